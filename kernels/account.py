@@ -2,7 +2,7 @@
 
 The account is three numbers beside the position (1 long, 0 flat, -1 short): `balance`, the equity that is realised,
 after all commissions so far; `stake`, the value at the entry fill; `paid`, the entry fill. Flat, stake is 0 and paid
-1. All arithmetic is float64. A GPU may contract a * b + c: results then differ by a few units in the last place.
+1. All arithmetic is float64.
 """
 
 from __future__ import annotations

@@ -7,14 +7,9 @@ convention by 1 / (1 + u LEAD)), each later one by v more:
 
 An item of a kernel is a block of `at_once` bonds, whose loop becomes vector instructions: about a thousand on a CPU, 1
 on a GPU. A call has as many items as there are blocks, the last of which may be shorter; no bit depends on at_once.
-
-The arithmetic is float64. A GPU may contract a * b + c, and its exp and log differ by a unit in the last place: prices
-agree within 1e-11.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -39,6 +34,7 @@ from .bond_math import (
 )
 from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, PERIOD, RANGE, REDEMPTION, TREASURY, VALUED
 from .compile import inline, kernel
+from .elementary import expm1_64, log_64
 
 STEPS_AT_ONCE = 4  # of the search for yields, for all bonds of a block; few bonds need more
 _HALF, _THIRD, _QUARTER = np.float64(0.5), np.float64(1.0 / 3.0), np.float64(0.25)
@@ -153,12 +149,12 @@ def first_guess(lead, later, n, price):
 @inline
 def searched(lead, first, later, n, price, convention):
     """The yield of a period by Newton's method within bounds, as a fraction, and whether one has the price."""
-    a, low, high, done, steps = math.log(ONE + first_guess(lead, later, n, price)), LEAST_RATE, MOST_RATE, False, 0
+    a, low, high, done, steps = log_64(ONE + first_guess(lead, later, n, price)), LEAST_RATE, MOST_RATE, False, 0
     while not done and steps < MOST_STEPS:
-        value, slope = value_and_slope(lead, first, later, n, math.expm1(a), convention)
+        value, slope = value_and_slope(lead, first, later, n, expm1_64(a), convention)
         a, low, high, done = next_rate(a, value, slope, price, low, high)
         steps += 1
-    return math.expm1(a), done
+    return expm1_64(a), done
 
 
 @kernel(

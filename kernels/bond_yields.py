@@ -1,15 +1,13 @@
 """Price, yield, duration and convexity of bonds over the flows that `bond_flows` wrote.
 
 They are for bonds whose periods or coupons differ, whose coupons float, or that can be called; the others are valued in
-closed form (kernels/bond_closed.py). A GPU's exp and log differ by a unit in the last place: prices agree within 1e-11.
+closed form (kernels/bond_closed.py).
 
 An item of a kernel is a block of `at_once` bonds, some 64 on a CPU and 1 on a GPU. The discounts of a bond are kept in
 the rows of the block's first flows, so that on a CPU this memory stays in its caches. No bit depends on at_once.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from .bond_math import (
 )
 from .bonds import ACCRUED, NOT_CONVERGED, PERIOD, RANGE, VALUED
 from .compile import inline, kernel
+from .elementary import expm1_64, log1p_64
 
 _HALF = np.float64(0.5)
 
@@ -126,7 +125,7 @@ def measure_flows(
     for k in range(i * at_once, min((i + 1) * at_once, bonds.shape[0])):
         b, begin, end = bonds[k], offsets[k], offsets[k + 1]
         u = yield_of_period(rate[b], terms[PERIOD, b])
-        a = math.log1p(u)
+        a = log1p_64(u)
         value, first, second, j = flow_sums(
             exponent[begin:end], amount[begin:end], exit[begin:end], first_exit[k] - begin, first_value[k], a,
             discount[scratch : scratch + end - begin],
@@ -156,7 +155,7 @@ def price_flows(
     scratch = offsets[i * at_once]
     for k in range(i * at_once, min((i + 1) * at_once, bonds.shape[0])):
         b, begin, end = bonds[k], offsets[k], offsets[k + 1]
-        a = math.log1p(yield_of_period(rate[b], terms[PERIOD, b]))
+        a = log1p_64(yield_of_period(rate[b], terms[PERIOD, b]))
         value, _ = flow_value(
             exponent[begin:end], amount[begin:end], exit[begin:end], first_exit[k] - begin, first_value[k], a,
             discount[scratch : scratch + end - begin],
@@ -175,7 +174,7 @@ def searched(exponents, amounts, exits, first_exit, first_value, price, start, d
         last = exponents.shape[0] - 1
         at_end = exit_at(exits, last, first_exit, first_value)
         pull = (at_end - price) / max(exponents[last], ONE)
-        a = math.log1p(min(max(TWO * (amounts[last] + pull) / (at_end + price), -_HALF), TWO))
+        a = log1p_64(min(max(TWO * (amounts[last] + pull) / (at_end + price), -_HALF), TWO))
     low, high, done, steps = LEAST_RATE, MOST_RATE, False, 0
     while not done and steps < MOST_STEPS:
         value, first = flow_value(exponents, amounts, exits, first_exit, first_value, a, discounts)
@@ -223,3 +222,16 @@ def rate_of_flows(
             rate[b] = a
         else:
             status[b] = NOT_CONVERGED
+
+
+@kernel(types=("i8[:]", "f8[:,:]", "f8[:]"), double_precision=True, brief=1024)
+def yield_of_rate(i, bonds, terms, rate):
+    """The yield of bond b = bonds[i] in percent a year, from its rate a = log(1 + u) by `rate_of_flows`.
+
+    Reads:   row b.
+    Inputs:  bonds int64 (n,); terms float64 (N_TERMS, n_bonds), of `bond_terms`.
+    State:   rate float64 (n_bonds,), of which row b becomes the yield.
+    NaN:     stays.
+    """
+    b = bonds[i]
+    rate[b] = expm1_64(rate[b]) / terms[PERIOD, b]

@@ -1,4 +1,4 @@
-"""One scalar body, two compilers: `Kernel` runs a body where its arrays are, as an njit loop on the CPU or on CUDA."""
+"""One scalar body, two compilers: `Kernel` runs a body where its arrays are, as an njit loop on the CPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ import time
 import types
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
-from numba import cuda, njit  # cuda at the top of the module, or the simulator cannot replace it
+from numba import njit
 
-from . import notice
+from . import gpu_launch, notice
 from .cores import available_cores
-from .lanes import ON_CUDA
 from .lanes import barrier as barrier
 from .lanes import inline as inline
 from .lanes import lane as lane
@@ -31,8 +29,6 @@ from .lanes import n_lanes as n_lanes
 from .lanes import recursions_at_once as recursions_at_once
 from .lanes import rows_at_once as rows_at_once
 from .source import definition_of, inlined_functions, written_parameters
-
-THREADS_PER_BLOCK = 128
 
 _TYPES = {
     "f4": numba.float32, "f8": numba.float64, "b1": numba.boolean,
@@ -49,21 +45,7 @@ _INLINED: dict[str, Any] = {"forceinline": True}
 _TURNS_OF_WORKER = 32
 _CHUNKS_PER_THREAD = 4  # symbols differ in length: a few chunks for each thread balance the load
 _BRIEF_ITEMS = 1 << 13  # items of a brief kernel: dispatching fewer to a thread costs as much as computing them
-made: list[Made] = []  # the loops that this process has compiled or loaded, in that order
 awaited: dict[str, threading.Event] = {}  # set once another process has compiled the kernel of that name; see `ahead`
-
-
-@dataclass(frozen=True)
-class Made:
-    """A loop that a process made. seconds: of wall time.  loaded: whether it was found on disk, not compiled.
-
-    >>> Made("labels.label_cube", seconds=6.5, loaded=False).name
-    'labels.label_cube'
-    """
-
-    name: str
-    seconds: float
-    loaded: bool
 
 
 class Kernel:
@@ -160,7 +142,7 @@ class Kernel:
         except OSError:  # the disk is full, or the folder was removed
             loop = njit(**_CPU)(loop.py_func)
             loop.compile(signature)
-        made.append(Made(self.full_name, time.perf_counter() - began, bool(loop.stats.cache_hits)))
+        notice.made.append(notice.Made(self.full_name, time.perf_counter() - began, bool(loop.stats.cache_hits)))
         return loop
 
     @functools.cached_property
@@ -169,7 +151,9 @@ class Kernel:
         scalar = _compiled_for_loops(self.body)
         # Numba looks up its cache by the loop's name, so the name contains a hash of everything the code depends on.
         stamp = hashlib.sha256(f"{self.definition}{_CPU}{_INLINED}".encode()).hexdigest()[:12]
-        loop = _wrapper(self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar)
+        loop = loop_over_items(
+            self.body, f"{self.__name__}_{stamp}", "begin, end", "for i in range(begin, end):", scalar
+        )
         # Inputs are typed as read-only, so that numba refuses a body that writes to an array not in `written`.
         arrays = (
             kind if written or isinstance(kind, numba.types.Number | numba.types.Boolean) else kind.copy(readonly=True)
@@ -184,30 +168,13 @@ class Kernel:
         except RuntimeError:  # "cannot cache function": no writable folder
             return njit(**_CPU)(loop), signature
 
-    @functools.cached_property
-    def cuda(self) -> Any:
-        """The CUDA kernel `(n, *arguments)`; compiling it to PTX needs no driver, launching it does.
-
-        With NUMBA_ENABLE_CUDASIM=1 this is the simulator's kernel.
-        """
-        if "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
-            # Numba warns of grids of fewer than 128 blocks: a small panel has them, and there is nothing to mend.
-            numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-        scalar = _cuda_function(self.body)
-        if self.cooperative:
-            head = "for i in range(cuda.blockIdx.x, n_items, cuda.gridDim.x):"
-            return cuda.jit(_wrapper(self.body, self.__name__, "n_items", head, scalar, "[cuda.blockIdx.x]"))
-        return cuda.jit(_wrapper(self.body, self.__name__, "n_items", "i = cuda.grid(1)\n    if i < n_items:", scalar))
-
     def __call__(self, n: int, *arguments: Any) -> None:
         """Run the body for i in [0, n); outputs are among `arguments` and are written in place."""
         on_device = self._check(arguments)
         if n == 0:
             return
         if on_device:
-            threads_of_items = (n + THREADS_PER_BLOCK - 1) // THREADS_PER_BLOCK
-            blocks = min(n, len(arguments[0])) if self.cooperative else threads_of_items
-            self.cuda[blocks, THREADS_PER_BLOCK, _current_stream()](np.int64(n), *arguments)
+            gpu_launch.launch(self, n, arguments)
             return
         arguments, loop = self._of_loop(arguments), self.cpu
         if self.cooperative:
@@ -259,7 +226,8 @@ class Kernel:
                 continue
             dtype, n_dimensions = wanted
             host = isinstance(array, np.ndarray)
-            on_device.add(not host and hasattr(array, "__cuda_array_interface__"))
+            # Of the type: CuPy builds the attribute of an array anew each time, which would cost as much as the launch.
+            on_device.add(not host and hasattr(type(array), "__cuda_array_interface__"))
             if array.dtype != dtype or array.ndim != n_dimensions or not array.flags["C_CONTIGUOUS"]:
                 expected = f"{dtype} of {n_dimensions} dimensions in C order"
                 raise ValueError(f"kernel {self.__name__}: {name} is {array.dtype} {array.shape}, expected {expected}")
@@ -317,12 +285,12 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _linked(function: Callable[..., Any], compiled: Callable[[Any], Any]) -> Callable[..., Any]:
+def linked(function: Callable[..., Any], compiled: Callable[[Any], Any]) -> Callable[..., Any]:
     """A copy of `function` whose globals hold its inlined functions as `compiled` makes them."""
     inlined = {name: compiled(callee) for name, callee in inlined_functions(function).items()}
-    linked = types.FunctionType(function.__code__, {**function.__globals__, **inlined}, function.__name__)
-    linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
-    return linked
+    copy = types.FunctionType(function.__code__, {**function.__globals__, **inlined}, function.__name__)
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    return copy
 
 
 def _cpu_function(function: Callable[..., Any]) -> Any:
@@ -336,30 +304,22 @@ def _shared_cpu_function(function: Callable[..., Any], definition: str) -> Any:
 
 
 def _compiled_for_loops(function: Callable[..., Any]) -> Any:
-    return njit(**_CPU, **_INLINED, no_cpython_wrapper=True, no_cfunc_wrapper=True)(_linked(function, _cpu_function))
+    return njit(**_CPU, **_INLINED, no_cpython_wrapper=True, no_cfunc_wrapper=True)(linked(function, _cpu_function))
 
 
-def _cuda_function(function: Callable[..., Any]) -> Any:
-    """A function that CUDA kernels call, or what replaces it on CUDA."""
-    # Without inline="always" numba-cuda queries the driver for the device when it compiles the call.
-    compiler = cuda.jit(device=True, inline="always")
-    return compiler(_linked(ON_CUDA.get(function, function), _cuda_function))
-
-
-def _wrapper(
-    body: Callable[..., None], name: str, leading: str, head: str, scalar: Any, part: str = ""
+def loop_over_items(
+    body: Callable[..., None], name: str, leading: str, head: str, scalar: Any, part: str = "", **names: Any
 ) -> Callable[..., None]:
     """Generate `def name(leading, a0, a1, ...)`, which calls the compiled body for each i.
 
     It is generated because neither compiler takes `*arguments`. It claims the body's file as its source, so that numba
     caches the compiled code next to that file.
-    part: an index into the first argument after i.
+    part: an index into the first argument after i.  names: what else the head refers to.
     """
     arguments = ", ".join(list(inspect.signature(body).parameters)[1:])
     passed = arguments.replace(",", f"{part},", 1)
     source = f"def {name}({leading}, {arguments}):\n    {head}\n        scalar(i, {passed})\n"
-    # `cuda` is looked up in this module, where the simulator replaces it.
-    namespace = {"cuda": cuda, "scalar": scalar, "__name__": body.__module__}
+    namespace = {**names, "scalar": scalar, "__name__": body.__module__}
     exec(compile(source, inspect.getfile(body), "exec"), namespace)
     return namespace[name]
 
@@ -394,9 +354,3 @@ def _pool() -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-def _current_stream() -> Any:
-    import cupy
-
-    return cuda.external_stream(cupy.cuda.get_current_stream().ptr)

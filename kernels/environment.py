@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .account import FLAT_PAID, FLAT_STAKE, left, turned
 from .account import equity as marked
 from .compile import inline, kernel
+from .elementary import log_64
 from .windows import scaled_and_clipped
 
 HOLD, BUY, SELL, CLOSE = 0, 1, 2, 3  # actions: keep the position, be long, be short, be flat
@@ -56,7 +55,7 @@ def log_ratio(after, before):
     """log(after / before) of positive numbers: 2 artanh((after - before) / (after + before)), as a series near 0."""
     s = (after - before) / (after + before)
     if abs(s) > SERIES_BELOW:
-        return math.log(after / before)
+        return log_64(after / before)
     square = s * s
     total = ODD_13
     total = total * square + ODD_11

@@ -365,7 +365,7 @@ def label_cube(
     highs, lows = high[first : first + wide], low[first : first + wide]
     if lane() == 0:
         known[0] = np.float32(0.0)
-    barrier()
+    barrier()  # every lane must have left the block's tile before, whose extremes are overwritten now
     if load_extremes(scratch, highs, lows, closes) > 0:
         known[0] = np.float32(1.0)  # a flag for the other lanes
     rows_left(sure[0:rows], exit_row, offsets, horizons, first, calendar)
@@ -402,7 +402,7 @@ def label_cube(
             for t in range(lane(), rows, n_lanes()):
                 rises[t] = rises[t] if fraction[t] > 0 else -NEVER  # without a threshold the label is unknown
 
-    for k in range(horizons.shape[0]):
+    for k in range(horizons.shape[0]):  # without a barrier: what a lane writes from here on, it alone reads
         ends = exit_row[k, first:last]
         for t in range(lane(), rows, n_lanes()):
             length[t] = np.float32(horizons[k])
@@ -437,7 +437,6 @@ def label_cube(
                 scratch[more + BARRIERS + 4 * m :], length, known, ambiguous == UPPER_CLASS, entries, final,
                 realised_return[column, first:last],
             )  # fmt: skip
-        barrier()
 
 
 @kernel(types=("i8[:]", "i2[:,:]", "f8[:,:]", "f4[:,:]"), double_precision=True)

@@ -1,11 +1,12 @@
-"""Functions that bodies may call, and those by which threads work on an item together: one lane on a CPU."""
+"""Functions that bodies may call, and those by which threads work on an item together: one lane on a CPU.
+
+On a GPU others take their place (`gpu_compile.ON_CUDA`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-
-from numba import cuda  # at the top of the module, or the simulator cannot replace it
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,29 +42,3 @@ def recursions_at_once() -> int:
 @inline
 def barrier() -> None:
     """Wait for all threads that work on the item."""
-
-
-def _cuda_lane() -> int:
-    return cuda.threadIdx.x
-
-
-def _cuda_n_lanes() -> int:
-    return cuda.blockDim.x
-
-
-def _cuda_rows_at_once() -> int:
-    return 1
-
-
-def _cuda_recursions_at_once() -> int:
-    return 1
-
-
-def _cuda_barrier() -> None:
-    cuda.syncthreads()
-
-
-ON_CUDA = {
-    lane: _cuda_lane, n_lanes: _cuda_n_lanes, rows_at_once: _cuda_rows_at_once,
-    recursions_at_once: _cuda_recursions_at_once, barrier: _cuda_barrier,
-}  # fmt: skip

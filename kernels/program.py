@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from .compile import barrier, cooperative, inline, kernel, lane, n_lanes, recursions_at_once, rows_at_once
+from .elementary import log_64
 from .operations import (
     ABSOLUTE,
     ABSOLUTE_DEVIATION,
@@ -99,7 +100,7 @@ def of_one(code, out, a, value):
             out[t] = math.sqrt(a[t]) if a[t] >= 0.0 else NAN
     elif code == LOGARITHM:
         for t in range(lane(), out.shape[0], n_lanes()):
-            out[t] = math.log(a[t]) if a[t] > 0.0 else NAN
+            out[t] = log_64(a[t]) if a[t] > 0.0 else NAN
     elif code == SIGN:
         for t in range(lane(), out.shape[0], n_lanes()):
             out[t] = 1.0 if a[t] > 0.0 else (-1.0 if a[t] < 0.0 else a[t])

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .compile import inline, kernel
-
-
-@inline
-def exponential(value):
-    """exp in float32: expf on a GPU and in the compiled loop."""
-    return np.float32(math.exp(value))
+from .elementary import exp_32, log_32
 
 
 @inline
@@ -20,6 +13,12 @@ def largest_of(a, b, c):
     """The largest of three numbers; NaN if one of them is NaN."""
     largest = a if a > b or a != a else b
     return largest if largest > c or largest != largest else c
+
+
+@inline
+def weight_of(class_weight, k, y):
+    """The weight of class y of label k; of class 2 where y is unknown."""
+    return class_weight[k, 0] if y == 0 else class_weight[k, 1] if y == 1 else class_weight[k, 2]
 
 
 @kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
@@ -41,15 +40,19 @@ def softmax_gradient(i, margin, y, class_weight, grad, hess):
     for k in range(y.shape[1]):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
         largest = largest_of(a, b, c)
-        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
+        sell, hold, buy = exp_32(a - largest), exp_32(b - largest), exp_32(c - largest)
+        total = sell + hold + buy
         known = y[i, k] >= 0
-        weight = class_weight[k, y[i, k]] if known else zero
-        for m in range(3):
-            p = exponential(margin[i, 3 * k + m] - largest) / total
-            target = one if y[i, k] == m else zero
-            curvature = two * weight * p * (one - p)
-            grad[i, 3 * k + m] = weight * (p - target) if known else zero
-            hess[i, 3 * k + m] = (floor if curvature < floor else curvature) if known else zero
+        weight = weight_of(class_weight, k, y[i, k])
+        sell, hold, buy = sell / total, hold / total, buy / total
+        steep_sell, steep_hold = two * weight * sell * (one - sell), two * weight * hold * (one - hold)
+        steep_buy = two * weight * buy * (one - buy)
+        grad[i, 3 * k] = weight * (sell - (one if y[i, k] == 0 else zero)) if known else zero
+        grad[i, 3 * k + 1] = weight * (hold - (one if y[i, k] == 1 else zero)) if known else zero
+        grad[i, 3 * k + 2] = weight * (buy - (one if y[i, k] == 2 else zero)) if known else zero
+        hess[i, 3 * k] = (floor if steep_sell < floor else steep_sell) if known else zero
+        hess[i, 3 * k + 1] = (floor if steep_hold < floor else steep_hold) if known else zero
+        hess[i, 3 * k + 2] = (floor if steep_buy < floor else steep_buy) if known else zero
 
 
 @kernel(types=("f4[:,:]", "i1[:,:]", "f4[:,:]", "f4[:,:]", "f4[:,:]"), brief=True)
@@ -78,11 +81,11 @@ def activity_gradient(i, margin, y, class_weight, grad, hess):
     for k in range(y.shape[1]):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
         largest = largest_of(a, b, c)
-        sell, hold, buy = exponential(a - largest), exponential(b - largest), exponential(c - largest)
+        sell, hold, buy = exp_32(a - largest), exp_32(b - largest), exp_32(c - largest)
         total = sell + hold + buy
         sell, hold, buy = sell / total, hold / total, buy / total
         known = y[i, k] >= 0
-        weight = class_weight[k, y[i, k]] if known else zero
+        weight = weight_of(class_weight, k, y[i, k])
         sold = sell - (one if y[i, k] == 0 else zero)
         bought = buy - (one if y[i, k] == 2 else zero)
         steep_u = weight * hold * (one - hold)
@@ -105,11 +108,9 @@ def softmax_log_loss(i, margin, y, loss):
     for k in range(y.shape[1]):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
         largest = largest_of(a, b, c)
-        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
-        if y[i, k] >= 0:
-            loss[i, k] = np.float32(math.log(total)) + (largest - margin[i, 3 * k + y[i, k]])
-        else:
-            loss[i, k] = np.float32(np.nan)
+        total = exp_32(a - largest) + exp_32(b - largest) + exp_32(c - largest)
+        chosen = a if y[i, k] == 0 else b if y[i, k] == 1 else c
+        loss[i, k] = log_32(total) + (largest - chosen) if y[i, k] >= 0 else np.float32(np.nan)
 
 
 @kernel(types=("f4[:,:]", "f4[:,:]"), brief=True)
@@ -124,6 +125,8 @@ def softmax_probability(i, margin, probability):
     for k in range(margin.shape[1] // 3):
         a, b, c = margin[i, 3 * k], margin[i, 3 * k + 1], margin[i, 3 * k + 2]
         largest = largest_of(a, b, c)
-        total = exponential(a - largest) + exponential(b - largest) + exponential(c - largest)
-        for m in range(3):
-            probability[i, 3 * k + m] = exponential(margin[i, 3 * k + m] - largest) / total
+        sell, hold, buy = exp_32(a - largest), exp_32(b - largest), exp_32(c - largest)
+        total = sell + hold + buy
+        probability[i, 3 * k], probability[i, 3 * k + 1], probability[i, 3 * k + 2] = (
+            sell / total, hold / total, buy / total
+        )  # fmt: skip

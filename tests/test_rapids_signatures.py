@@ -35,6 +35,16 @@ def test_every_use_exists_in_the_library_itself(library):
     assert not any(wrong), [text for text in wrong if text]
 
 
+def test_the_snapshot_of_cupy_is_what_is_installed():
+    """The stand-in takes its names and signatures from the snapshot."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("cupy is not installed")
+    recorded = {path: text for path, text in SNAPSHOT["signatures"].items() if path.startswith("cupy.")}
+    if importlib.metadata.version("cupy-cuda13x") != SNAPSHOT["versions"]["cupy-cuda13x"]:
+        pytest.skip("another version of cupy is installed")
+    assert signatures.snapshot(["cupy"])["signatures"] == recorded
+
+
 def test_the_device_layer_was_found():
     paths = {use.path for use in USES}
     assert {"cupy.asarray", "cupy.cuda.runtime.memGetInfo", "rmm.mr.CudaAsyncMemoryResource"} <= paths

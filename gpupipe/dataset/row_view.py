@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
 
 BLOCK_ROWS = 1 << 15  # rows that are copied at once where rows are lazy
-HASHED_ROWS = 1 << 16  # rows that are copied at once to be hashed
+PART_OF = "_part_of"  # of a view whose X is a part of an array: the array, and the view's first row there
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,9 @@ class RowView:
     @functools.cached_property
     def X(self) -> Any:
         """Features, float32 (n, n_columns), C order; `LazyRows` where the storage is lazy."""
-        dataset, storage = self.dataset, self.storage
-        if storage.cache is not None and dataset.device.kind == "cpu":
-            out = memory.matrix((self.n, dataset.X.shape[1]), storage.cache)
-            gathered = np.take(dataset.X, self.rows, axis=0, out=out, mode="clip")
-        else:
-            gathered = LazyRows(dataset.X, self.rows) if storage.lazy else dataset.X[self.rows]
+        gathered = _gathered([self])
+        if gathered is None:
+            gathered = LazyRows(self.dataset.X, self.rows)
         return gathered if self.columns is None else take_columns(gathered, self.columns)
 
     @functools.cached_property
@@ -206,15 +204,13 @@ class RowView:
         for name in ("y", "weight"):
             array = getattr(self, name)
             some[name] = None if array is None else device_of(array).xp.ascontiguousarray(array[:, at])
-        view.__dict__.update(some, X=self.X, time_ns=self.time_ns)
+        kept = {name: self.__dict__[name] for name in (PART_OF,) if name in self.__dict__}
+        view.__dict__.update(some, X=self.X, time_ns=self.time_ns, **kept)
         return view
 
     def of_columns(self, columns: np.ndarray) -> RowView:
         """The same rows with some of the columns of X, by their position in this view."""
-        on_device = self.device.asarray(columns)
-        view = replace(self, columns=on_device if self.columns is None else self.columns[on_device])
-        view.__dict__.update(X=take_columns(self.X, on_device), y=self.y, weight=self.weight, time_ns=self.time_ns)
-        return view
+        return of_columns([self], columns)[0]
 
     def on(self, device: Device) -> RowView:
         """The same rows on a device, gathered there from the dataset's copy (`Dataset.on`); itself where it is there.
@@ -235,18 +231,21 @@ class RowView:
     def with_weight(self, weight: Any) -> RowView:
         """The same rows with other weights, float32 (n, n_targets)."""
         view = replace(self)
-        view.__dict__.update({name: self.__dict__[name] for name in ("X", "y", "time_ns") if name in self.__dict__})
+        kept = ("X", PART_OF, "y", "time_ns")
+        view.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
         view.__dict__["weight"] = weight
         return view
 
     def digest(self, lookback_rows: int = 0) -> str:
-        """SHA-256 of the features and times of the rows, and of the `lookback_rows` rows before each of them."""
-        digest = hashlib.sha256(f"{tuple(self.X.shape)}\n".encode())
-        for block in in_blocks(self.X):
-            digest.update(array_bytes(self.device.to_host(block)))
-        parts = [digest.hexdigest(), digest_of_arrays([self.device.to_host(self.time_ns)])]
+        """SHA-256 of the features and times of the rows, and of the `lookback_rows` rows before each of them.
+
+        Features count by `Dataset.row_digests`, with the numbers of the view's columns.
+        """
+        rows, time_ns = (self.device.to_host(array) for array in (self.rows, self.time_ns))
+        columns = None if self.columns is None else self.device.to_host(self.columns).tolist()
+        parts = [str(columns), digest_of_arrays([self.dataset.row_digests[rows], time_ns])]
         if lookback_rows:
-            parts.append(f"{lookback_rows} {digest_of_context(self.features, lookback_rows)}")
+            parts.append(f"{lookback_rows} {digest_of_context(self, lookback_rows)}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def target_digests(self) -> list[str]:
@@ -266,30 +265,103 @@ class RowView:
         return view
 
 
+def gather_together(views: Sequence[RowView]) -> None:
+    """Gather the features of several views of all columns, of the same storage, into one array, unless it is lazy.
+
+    X of each view is a part of the array: a kernel may take the rows of all of them in one call (`in_few_arrays`).
+    """
+    assert all(view.columns is None and view.storage == views[0].storage for view in views)
+    if views and (joined := _gathered(views)) is not None:
+        _give(views, joined)
+
+
+def _give(views: Sequence[RowView], joined: Any) -> None:
+    """Let X of each view be its part of an array."""
+    first = 0
+    for view in views:
+        view.__dict__.update({"X": joined[first : first + view.n], PART_OF: (joined, first)})
+        first += view.n
+
+
+def in_few_arrays(views: Sequence[RowView]) -> list[Any]:
+    """X of several views: in one array, without a copy, where they are all the parts of one, in order; else one each.
+
+    >>> from gpupipe.targets.target import Target
+    >>> marks, target = np.ones(4, bool), Target(("up",), "classes", (1,), ("down", "up"))
+    >>> dataset = Dataset(
+    ...     "energy", np.zeros((4, 1), np.float32), ("x",), np.zeros((4, 1), np.int8), target, np.arange(4),
+    ...     np.arange(1, 5), marks, marks, np.array([0, 4]))
+    >>> views = [RowView(dataset, np.array(rows)) for rows in ([3, 0], [1])]
+    >>> gather_together(views)
+    >>> [len(X) for X in in_few_arrays(views)], [len(X) for X in in_few_arrays(views[:1])]
+    ([3], [2])
+    """
+    parts: list[tuple[Any, int]] = [view.__dict__.get(PART_OF, (None, 0)) for view in views]
+    ends = [0, *itertools.accumulate(view.n for view in views)]
+    joined = parts[0][0] if parts else None
+    in_order = all(array is joined and first == end for (array, first), end in zip(parts, ends, strict=False))
+    return [joined] if joined is not None and in_order and len(joined) == ends[-1] else [view.X for view in views]
+
+
+def of_columns(views: Sequence[RowView], columns: np.ndarray) -> list[RowView]:
+    """The same rows with some of the columns of X, by their position in the views; in one array, if X was."""
+    chosen = []
+    for view in views:
+        on_device = view.device.asarray(columns)
+        some = replace(view, columns=on_device if view.columns is None else view.columns[on_device])
+        some.__dict__.update(y=view.y, weight=view.weight, time_ns=view.time_ns)
+        chosen.append(some)
+    arrays = [take_columns(X, views[0].device.asarray(columns)) for X in in_few_arrays(views)] if views else []
+    if len(arrays) == 1 and not isinstance(arrays[0], LazyRows):
+        _give(chosen, arrays[0])
+    else:
+        for view, X in zip(chosen, arrays, strict=True):
+            view.__dict__["X"] = X
+    return chosen
+
+
+def divided(rows: Any, lengths: Iterable[int]) -> list[Any]:
+    """Views of the rows of several parts of these lengths, which follow each other.
+
+    >>> [part.tolist() for part in divided(np.arange(3), [2, 1])]
+    [[0, 1], [2]]
+    """
+    ends = [0, *itertools.accumulate(lengths)]
+    return [rows[first:last] for first, last in itertools.pairwise(ends)]
+
+
+def _gathered(views: Sequence[RowView]) -> Any:
+    """All columns of the rows of some views, one after another, where their storage keeps them; None if it is lazy."""
+    device, storage = views[0].device, views[0].storage
+    shape = (sum(view.n for view in views), views[0].dataset.X.shape[1])
+    if storage.cache is not None and device.kind == "cpu":
+        whole = memory.matrix(shape, storage.cache)
+    elif storage.lazy:
+        return None
+    else:
+        whole = device.xp.empty(shape, dtype=np.float32)
+    # numpy copies `out` once more unless it need not raise; CuPy does not raise.
+    unchecked = {"mode": "clip"} if device.kind == "cpu" else {}
+    for view, part in zip(views, divided(whole, [view.n for view in views]), strict=True):
+        device.xp.take(view.dataset.X, view.rows, axis=0, out=part, **unchecked)
+    return whole
+
+
 def shuffled(rows: np.ndarray, seed: int, group: str) -> np.ndarray:
     """Row numbers in random order, the same again for a seed and a group, whatever other groups there are."""
     return np.random.default_rng([seed, zlib.crc32(group.encode())]).permutation(rows)
 
 
 def digest_of_features(dataset: Dataset, rows: np.ndarray) -> str:
-    """SHA-256 of the feature matrix's rows with these numbers."""
-    return _digest_of_matrix(dataset.X, rows)
+    """SHA-256 of the feature matrix's rows with these numbers, by `Dataset.row_digests`."""
+    return digest_of_arrays([dataset.row_digests[rows]])
 
 
-def _digest_of_matrix(matrix: Any, rows: np.ndarray) -> str:
-    device = device_of(matrix)
-    digest = hashlib.sha256(f"{len(rows)} {matrix.shape[1]}\n".encode())
-    for first in range(0, len(rows), HASHED_ROWS):
-        at = device.asarray(rows[first : first + HASHED_ROWS])
-        digest.update(array_bytes(device.to_host(matrix[at])))
-    return digest.hexdigest()
-
-
-def digest_of_context(rows: FeatureRows, lookback_rows: int) -> str:
+def digest_of_context(view: RowView, lookback_rows: int) -> str:
     """SHA-256 of the feature matrix's rows that windows of these rows hold, and of which rows they are."""
-    context = rows.context(lookback_rows)
-    where = digest_of_arrays([np.searchsorted(context, rows.device.to_host(rows.rows))])
-    return f"{where} {_digest_of_matrix(rows.values, context)}"
+    context = view.features.context(lookback_rows)
+    where = np.searchsorted(context, view.device.to_host(view.rows))
+    return digest_of_arrays([where, view.dataset.row_digests[context]])
 
 
 def digest_of_arrays(arrays: Any) -> str:

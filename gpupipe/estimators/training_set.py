@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.row_view import RowView, of_columns
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -37,16 +37,17 @@ def with_mean_weight_1(
 
     total: see `TrainingSet`.
     """
+    from gpupipe.estimators.arithmetic import known_sums
+
     if any(rows.weight is None for rows in fit.values()):
         return dict(fit)
     xp = device.xp
     scaled = {group: rows.weight.copy() for group, rows in fit.items()}
     for c in range(n_classes):
         is_member = {group: rows.y == c for group, rows in fit.items()}
-        counts = sum(mask.sum(axis=0) for mask in is_member.values())
-        mass = sum((scaled[group] * mask).sum(axis=0, dtype=xp.float64) for group, mask in is_member.items())
-        counts, mass = (device.asarray(total(device.to_host(sums))) for sums in (counts, mass))
-        mean = xp.where(mass > 0, mass / xp.maximum(counts, 1), 1.0).astype(xp.float32)
+        members = (xp.where(mask, scaled[group], np.float32(np.nan)) for group, mask in is_member.items())
+        mass, counts = total(np.sum([known_sums(weights, device) for weights in members], axis=0))
+        mean = device.asarray(np.where(mass > 0, mass / np.maximum(counts, 1), 1.0).astype(np.float32))
         scaled = {group: xp.where(mask, scaled[group] / mean, scaled[group]) for group, mask in is_member.items()}
     return {group: rows.with_weight(scaled[group]) for group, rows in fit.items()}
 
@@ -229,8 +230,8 @@ class TrainingSet:
         """This training set with some of its columns, by position."""
         return dataclasses.replace(
             self,
-            fit={group: rows.of_columns(columns) for group, rows in self.fit.items()},
-            validation={group: rows.of_columns(columns) for group, rows in self.validation.items()},
+            fit=dict(zip(self.fit, of_columns(list(self.fit.values()), columns), strict=True)),
+            validation=dict(zip(self.validation, of_columns(list(self.validation.values()), columns), strict=True)),
             columns=columns if self.columns is None else self.columns[columns],
         )
 

@@ -6,8 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 
-from gpupipe.kernels import ahead
-from gpupipe.kernels import compile as compiler
+from gpupipe.kernels import ahead, notice
 from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import Device
@@ -17,14 +16,14 @@ log = logging.getLogger("gpupipe")
 
 @contextlib.contextmanager
 def ready(names: Iterable[str], device: Device, listener: Listener) -> Iterator[None]:
-    """Wait until the loops of the named kernels are compiled, a stage of its own where some are not; log at the end.
+    """Wait until the named kernels are compiled, a stage of its own where some are not; log at the end.
 
     A command begins to compile them before its data are there (`ahead.begin`); here it waits for what is left. The
     event "kernels" has `compiled` and `loaded`, numbers of kernels that were compiled and found on disk; `seconds`, as
     long as the run waited for them; `compile_seconds`, added up over `processes`; and the names of those compiled. On
-    CUDA there are no loops, and numba-cuda compiles each kernel at its first launch.
+    CUDA a kernel counts twice, as CPU loop and as code of the GPU.
     """
-    building = ahead.begin(names if device.kind == "cpu" else ())
+    building = ahead.begin(names, architecture=device.architecture)
     if building.missing:
         listener.stage(f"compiling kernels, once ({len(building.missing)})")
     waited_s = building.wait()
@@ -37,7 +36,7 @@ def ready(names: Iterable[str], device: Device, listener: Listener) -> Iterator[
         yield
     finally:
         in_processes, building.compiled, building.missing = building.compiled, [], ()
-        made, compiler.made[:] = list(compiler.made), []
+        made, notice.made[:] = list(notice.made), []
         here = [item for item in made if not item.loaded]
         compiled = {item.name for item in [*in_processes, *here] if not item.loaded}
         run_log.event(

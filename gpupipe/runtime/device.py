@@ -6,21 +6,24 @@ import contextlib
 import contextvars
 import functools
 import importlib.util
+import itertools
 import resource
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from gpupipe.kernels import gpu_code, gpu_launch
 from gpupipe.runtime.errors import UserError
 
 # Share of the free device memory that RMM may take. XGBoost's PyPI wheels are built without RMM and
 # allocate beside the pool, so the pool must leave room for them.
 POOL_SHARE = 0.65
+ALIGNMENT = 16  # bytes, of arrays that are copied together
 
 _stage: contextvars.ContextVar[str] = contextvars.ContextVar("stage", default="other")
 
@@ -82,6 +85,13 @@ class Device:
         """What XGBoost calls this device."""
         return self.kind
 
+    @property
+    def architecture(self) -> tuple[int, int] | None:
+        """The GPU architecture whose code this device runs; None on a CPU."""
+        if self.kind == "cpu":
+            return None
+        return gpu_code.architecture_of(gpu_launch.capability())
+
     @contextlib.contextmanager
     def stage(self, name: str, unit: str = "") -> Iterator[None]:
         """Count transfers inside it under `name`; on CUDA a range of that name, and of the unit, in a profile."""
@@ -110,6 +120,24 @@ class Device:
             return self.xp.asarray(host)
         return self.xp.asarray(array, dtype=dtype)
 
+    def asarrays(self, arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
+        """Several small numpy arrays on this device, in one copy over the bus.
+
+        >>> [array.tolist() for array in pick("cpu").asarrays([np.int8([1]), np.float32([[2, 3]])])]
+        [[1], [[2.0, 3.0]]]
+        """
+        if self.kind == "cpu":
+            return tuple(arrays)
+        ends = list(itertools.accumulate((-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays), initial=0))
+        host = np.zeros(ends[-1], np.uint8)
+        for array, first in zip(arrays, ends, strict=False):
+            host[first : first + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        block = self.asarray(host)
+        return tuple(
+            block[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+            for array, first in zip(arrays, ends, strict=False)
+        )
+
     def to_host(self, array: Any) -> np.ndarray:
         """`array` as numpy; a copy over the bus is counted."""
         if hasattr(array, "__cuda_array_interface__"):
@@ -125,10 +153,13 @@ class Device:
         if self.kind == "cuda":
             self.xp.cuda.get_current_stream().synchronize()
 
-    def peak_bytes(self) -> int:
-        """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA."""
-        if self.kind == "cuda" and (tracked := pool_statistics()):
-            return tracked["peak_bytes"]
+    def peak_bytes(self) -> int | None:
+        """Largest memory held so far: the process's resident set on a CPU, RMM's high-water mark on CUDA.
+
+        None on CUDA without RMM, where nothing counts it.
+        """
+        if self.kind == "cuda":
+            return pool_statistics().get("peak_bytes")
         return host_peak_bytes()
 
 
@@ -164,9 +195,12 @@ def held() -> dict[str, int]:
 
 
 def device_of(array: Any) -> Device:
-    """The device that an array lives on: the device follows the data."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return pick("cuda")
+    """The device that an array lives on: the device follows the data.
+
+    An array that CuPy made before a device was picked is on a device whose memory pool stays as it is.
+    """
+    if hasattr(type(array), "__cuda_array_interface__"):
+        return _devices.get("cuda") or _cuda("an array of CuPy is there", use_rmm=False, limit_bytes=None)
     return pick("cpu")
 
 
@@ -193,6 +227,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
 
 
 _devices: dict[str, Device] = {}
+_pool: str | None = None  # what set_up_memory_pool said; None before
 _devices_lock = threading.Lock()
 
 
@@ -202,10 +237,11 @@ def _cpu(reason: str) -> Device:
 
 
 def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
+    global _pool
     with _devices_lock:
+        if use_rmm and _pool is None:
+            _pool = set_up_memory_pool(limit_bytes)
         if "cuda" not in _devices:
-            if use_rmm:
-                set_up_memory_pool(limit_bytes)
             import cupy
 
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
@@ -225,21 +261,24 @@ def why_no_cuda() -> str | None:
         return f"the CUDA driver does not answer ({error}); install NVIDIA's driver, then look at nvidia-smi"
     if n_devices == 0:
         return "the CUDA driver sees no GPU (look at nvidia-smi and CUDA_VISIBLE_DEVICES)"
-    if importlib.util.find_spec("numba_cuda") is None:
-        return "numba-cuda is not installed (pip install -e '.[cuda13]')"
+    if not gpu_code.SHIPPED.exists() and not gpu_code.can_compile():
+        return (
+            "this installation has no kernels compiled for GPUs, and numba-cuda, which compiles them, is not installed "
+            "(pip install -e '.[kernels]')"
+        )
     return None
 
 
 def set_up_memory_pool(limit_bytes: int | None = None) -> str:
-    """Put cupy, torch and numba on one RMM pool, once, before anything allocates; return what was set up.
+    """Put cupy and torch on one RMM pool, once, before anything allocates; return what was set up.
 
-    The order matters: resource, then cupy, torch, numba; cuDF uses the current resource by itself.
+    The order matters: resource, then cupy, then torch; cuDF uses the current resource by itself.
     limit_bytes: the pool refuses to grow above POOL_SHARE of it, and an allocation then ends in a MemoryError: the
         rest is left to XGBoost, which allocates by itself.
     Without rmm each library keeps its own pool, and the returned sentence says so.
     """
     if importlib.util.find_spec("rmm") is None:
-        return "rmm is not installed: cupy, torch and numba keep a pool each"
+        return "rmm is not installed: cupy and torch keep a pool each"
     import cupy
     import rmm
     from rmm.allocators.cupy import rmm_cupy_allocator
@@ -257,10 +296,6 @@ def set_up_memory_pool(limit_bytes: int | None = None) -> str:
     cupy.cuda.set_allocator(rmm_cupy_allocator)
     if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it
         join_torch_to_pool()
-    from numba import cuda
-    from rmm.allocators.numba import RMMNumbaManager
-
-    cuda.set_memory_manager(RMMNumbaManager)
     return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB{limited}"
 
 

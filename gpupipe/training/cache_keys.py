@@ -106,7 +106,7 @@ class GroupDigests:
 
     @classmethod
     def of(cls, training_set: TrainingSet, group: str, lookback_rows: int = 0) -> GroupDigests:
-        """Hash a group's arrays, which are copied to the host."""
+        """Hash a group's rows."""
         parts = [views[group] for views in (training_set.fit, training_set.validation) if group in views]
         targets = zip(*(rows.target_digests() for rows in parts), strict=True)
         return cls(tuple(rows.digest(lookback_rows) for rows in parts), tuple(targets))

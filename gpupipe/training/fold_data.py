@@ -14,7 +14,14 @@ from gpupipe.config import Config
 from gpupipe.cross_validation.fold_times import FoldTimes
 from gpupipe.cross_validation.split import Split
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.dataset.row_view import RowView, Storage, digest_of_context, digest_of_features, shuffled
+from gpupipe.dataset.row_view import (
+    RowView,
+    Storage,
+    digest_of_context,
+    digest_of_features,
+    gather_together,
+    shuffled,
+)
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, this_process_only, with_mean_weight_1
@@ -137,26 +144,18 @@ def make_training_set(
     all_groups: the groups of all these processes.
     """
     settings, rows = data.settings, fold.rows(data.splits)
-    training, gathers = settings.training, registry.reads_rows(settings)
-    storage = Storage(data.cache if gathers else None, data.plan.late or not gathers)
-
-    def view(group: str, numbers: np.ndarray) -> RowView:
-        rows_of_group = RowView(data.datasets[group], numbers, fold.targets, storage=storage)
-        for name in ("X", "y", "weight", "time_ns"):
-            getattr(rows_of_group, name)  # gathered now, in this thread
-        return rows_of_group
-
     memory.give_back()  # the memory of the previous fold
-    fit = {group: view(group, shuffled(fitted, settings.seed, group)) for group, (fitted, _) in rows.items()}
+    fit = {group: shuffled(fitted, settings.seed, group) for group, (fitted, _) in rows.items()}
+    validation = {group: numbers for group, (_, numbers) in rows.items() if numbers is not None}
     target = data.datasets[fold.groups[0]].target.take(fold.targets)
     training_set = TrainingSet(
         name=fold.name,
-        fit=with_mean_weight_1(fit, data.device, target.n_classes, total),
-        validation={group: view(group, numbers) for group, (_, numbers) in rows.items() if numbers is not None},
+        fit=with_mean_weight_1(_gather(data, fold, fit), data.device, target.n_classes, total),
+        validation=_gather(data, fold, validation),
         target=target,
         device=data.device,
-        max_bin=training.max_bin,
-        class_weight=training.class_weight,
+        max_bin=settings.training.max_bin,
+        class_weight=settings.training.class_weight,
         threads=data.threads,
         seed=settings.seed,
         ml=settings.ml,
@@ -175,12 +174,26 @@ def make_training_set(
     return training_set
 
 
+def _gather(data: TrainingData, fold: FoldId, numbers: Mapping[str, np.ndarray]) -> dict[str, RowView]:
+    """The rows of each group with these numbers, gathered now, in this thread."""
+    gathers = registry.reads_rows(data.settings)
+    storage = Storage(data.cache if gathers else None, data.plan.late or not gathers)
+    views = {
+        group: RowView(data.datasets[group], rows, fold.targets, storage=storage) for group, rows in numbers.items()
+    }
+    gather_together(list(views.values()))
+    for rows_of_group in views.values():
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(rows_of_group, name)
+    return views
+
+
 def digests_of_predicted(data: TrainingData, fold: FoldId, group: str) -> dict[str, str]:
     """The digest of X, and of the rows before it that estimators read, for each part that a group's models predict."""
     dataset, lookback = data.datasets[group], registry.lookback(data.settings).rows
     parts = fold.predicted(data.splits, group)
     if lookback:
-        return {part: digest_of_context(RowView(dataset, rows).features, lookback) for part, rows in parts.items()}
+        return {part: digest_of_context(RowView(dataset, rows), lookback) for part, rows in parts.items()}
     return {part: digest_of_features(dataset, rows) for part, rows in parts.items()}
 
 

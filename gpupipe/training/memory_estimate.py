@@ -22,6 +22,7 @@ PROGRAM_BYTES = 400 << 20  # Python, the libraries, compiled kernels, and what t
 PROGRAM_ON_DEVICE = 600 << 20  # CUDA's context, the libraries' kernels
 BIN_BYTES = 2.3  # of XGBoost on the CPU for a value: a byte by row, a byte by column, and row pointers
 DEVICE_BIN_BYTES = 2.0  # of XGBoost's packed bins on a GPU with missing values: log2(n_features * max_bin) bits
+ONE_MATRIX_BYTES = 32  # of derivatives of a row and target on a GPU: those with 0 outside of a sample, XGBoost's copy
 BARS_BYTES = 28  # of a bar in a Panel
 ROW_BYTES = 90  # of a row of a Dataset beside its features, and its numbers in splits
 PREDICTION_BYTES = 12  # of an estimator's prediction of a row and target
@@ -94,7 +95,10 @@ def _fold(shape: Shape, settings: Config, jobs: int, plan: Plan, kind: str) -> f
         gathered = 0.0
     columns = rows * (shape.n_targets * 1.0 + 8 + 8)  # labels, times, row numbers
     bins = 0.0 if plan.files else _bins(shape, settings, plan, kind)
-    return gathered + columns + bins + _fits(shape, settings, jobs, plan)
+    fits = _fits(shape, settings, jobs, plan)
+    if kind == "cuda" and any(item.uses_bins for item in registry.estimators(settings.training.models)):
+        fits += shape.fit * ONE_MATRIX_BYTES * shape.n_targets
+    return gathered + columns + bins + fits
 
 
 def _ahead(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
@@ -116,7 +120,10 @@ def _ahead(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
 
 
 def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
-    """Bytes of XGBoost's bins: a copy for each way to cut the rows into samples, in pooled fits and in groups."""
+    """Bytes of XGBoost's bins: a copy for each way to cut the rows into samples, in pooled fits and in groups.
+
+    On a GPU all samples are rows of one matrix: a copy for pooled fits, and one for groups.
+    """
     each = (BIN_BYTES if kind == "cpu" else DEVICE_BIN_BYTES) if settings.training.max_bin <= 256 else 2 * BIN_BYTES
     if not settings.ml.use_quantile_dmatrix:
         each += 4 + 4  # floats, as XGBoost keeps them: with the number of their column
@@ -128,7 +135,8 @@ def _bins(shape: Shape, settings: Config, plan: Plan, kind: str) -> float:
         groups |= {cut(share) for share in group_shares}
     if shape.largest == 1.0:  # with a single group the pooled bins are the group's bins
         groups -= pooled
-    copies = [float(parts - 1 if left_out else 1) for parts, left_out in (*pooled, *groups)] or [0.0]
+    ways = [*pooled, *groups] if kind == "cpu" else [(1, False)] * (bool(pooled) + bool(groups))
+    copies = [float(parts - 1 if left_out else 1) for parts, left_out in ways] or [0.0]
     return each * shape.fit * shape.n_features * (max(copies) if plan.sparing else sum(copies))
 
 

@@ -17,6 +17,8 @@ from gpupipe.features.matrix import Features
 from gpupipe.targets.target import Target
 from gpupipe.targets.trade_return import TradeReturns
 
+OF_KEYS = "digests.row_digest"  # the kernel that cache keys call
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -61,7 +63,7 @@ class Recipe:
     def kernels_of(self, settings: Config) -> tuple[str, ...]:
         """Names of the kernels that a run of these settings calls."""
         of_estimators = (item.kernels for item in registry.estimators(settings.training.models))
-        return tuple(sorted({*self.kernels(settings), *itertools.chain.from_iterable(of_estimators)}))
+        return tuple(sorted({*self.kernels(settings), *itertools.chain.from_iterable(of_estimators), OF_KEYS}))
 
     def settings(self, preset: str | None = None, *arguments: object, **overrides: object) -> Config:
         """The settings of a run; see `config.make`."""

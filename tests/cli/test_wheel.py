@@ -27,11 +27,11 @@ JOB = (
 # Whether each of the named kernels was found on disk, by a process that comes later.
 LOAD = """
 import sys
-from gpupipe.kernels import compile
+from gpupipe.kernels import compile, notice
 for kernel in compile.all_kernels():
     if kernel.full_name in sys.argv:
         kernel.cpu
-        print(compile.made[-1].loaded)
+        print(notice.made[-1].loaded)
 """
 
 

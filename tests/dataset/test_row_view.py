@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.dataset.row_view import LazyRows, RowView, Storage, in_blocks, take_columns, whole
+from gpupipe.dataset.row_view import (
+    LazyRows,
+    RowView,
+    Storage,
+    gather_together,
+    in_blocks,
+    in_few_arrays,
+    of_columns,
+    take_columns,
+    whole,
+)
+from gpupipe.runtime.device import pick
 from gpupipe.targets.classes import CLASSES
 from gpupipe.targets.target import Target
 
@@ -196,6 +207,52 @@ def test_with_weight_changes_nothing_else(device):
     assert weighted.digest() == view.digest() and weighted.target_digests() != view.target_digests()
 
 
+# Views in one array
+
+
+def views_in_one_array(dataset) -> list[RowView]:
+    views = [RowView(dataset, np.array(rows, dtype=np.int64)) for rows in ([7, 3], [], [11, 0, 5])]
+    gather_together(views)
+    return views
+
+
+def test_views_gathered_together_have_the_same_rows_in_one_array(dataset):
+    views = views_in_one_array(dataset)
+    for view in views:
+        np.testing.assert_array_equal(host(view, view.X), host(view, RowView(dataset, view.rows).X))
+        assert view.X.flags["C_CONTIGUOUS"]
+    (joined,) = in_few_arrays(views)
+    assert host(views[0], joined)[:, 0].tolist() == [7, 3, 11, 0, 5]
+    gather_together([])
+    assert in_few_arrays([]) == []
+
+
+def test_views_of_other_targets_weights_and_columns_stay_in_one_array(dataset, device):
+    views = views_in_one_array(dataset)
+    (joined,) = in_few_arrays(views)
+    for others in ([view.of_targets([1]) for view in views], [view.with_weight(view.y) for view in views]):
+        (same,) = in_few_arrays(others)
+        assert same is joined
+    some = of_columns(views, np.array([2, 0]))
+    (chosen,) = in_few_arrays(some)
+    assert host(some[0], chosen)[:, 1].tolist() == [7, 3, 11, 0, 5]
+    for view, plain in zip(some, views, strict=True):
+        np.testing.assert_array_equal(host(view, view.X), host(plain, RowView(dataset, plain.rows).X)[:, [2, 0]])
+        np.testing.assert_array_equal(host(view, view.y), host(plain, plain.y))
+    assert of_columns([], np.array([0])) == []
+
+
+def test_views_that_are_not_all_parts_in_order_have_an_array_each(dataset):
+    views = views_in_one_array(dataset)
+    parted = [view.slice(0, 1) for view in views]
+    for others in (views[:1], views[::-1], [*views, RowView(dataset, np.array([1]))], parted, views[1:]):
+        assert [len(X) for X in in_few_arrays(others)] == [view.n for view in others]
+    lazy = [RowView(dataset, np.array([k]), storage=Storage(lazy=True)) for k in (4, 2)]
+    gather_together(lazy)
+    assert all(isinstance(X, LazyRows) for X in in_few_arrays(lazy)) and len(in_few_arrays(lazy)) == 2
+    assert all(isinstance(view.X, LazyRows) for view in of_columns(lazy, np.array([1])))
+
+
 # Digests
 
 
@@ -209,6 +266,14 @@ def test_a_digest_is_of_values_order_and_times(device, dataset):
     assert digest != RowView(dataset_of(device, X), rows).digest()
     later = dataclasses.replace(dataset, time_ns=dataset.time_ns + 1)
     assert digest != RowView(later, rows).digest()
+
+
+def test_digests_are_the_same_on_every_device(device, dataset):
+    view = RowView(dataset, np.array([7, 3, 11]))
+    on_cpu = RowView(dataset_of(pick("cpu")), np.array([7, 3, 11]))
+    assert view.digest() == on_cpu.digest() and view.digest(2) == on_cpu.digest(2)
+    np.testing.assert_array_equal(dataset.row_digests, on_cpu.dataset.row_digests)
+    assert len(np.unique(dataset.row_digests, axis=0)) == dataset.n_rows
 
 
 def test_a_digest_covers_the_context_and_no_more(device, dataset):

@@ -68,10 +68,11 @@ def test_of_the_equity_recipe(settings, more, called):
     assert called == {*always, *more} == set(EQUITY.kernels(chosen))
 
 
-def test_a_default_run_needs_thirteen_of_the_kernels():
+def test_a_default_run_needs_sixteen_of_the_kernels():
     assert EQUITY.kernels_of(EQUITY.settings("fast")) == (
         "backtest.trade_outcomes",
-        "cross_section.cross_section", "cross_section.group_means", "labels.label_cube", "linear.linear_margin",
-        "linear.scaled_margin", "program.run_program", "softmax.activity_gradient", "softmax.softmax_gradient",
-        "softmax.softmax_log_loss", "softmax.softmax_probability", "trees.add_leaf_activity", "trees.leaves_of_trees",
+        "cross_section.cross_section", "cross_section.group_means", "digests.row_digest", "elementary.logarithms",
+        "labels.label_cube", "linear.linear_margin", "linear.scaled_margin", "program.run_program",
+        "softmax.activity_gradient", "softmax.softmax_gradient", "softmax.softmax_log_loss",
+        "softmax.softmax_probability", "sums.column_sums", "trees.add_leaf_activity", "trees.leaves_of_trees",
     )  # fmt: skip

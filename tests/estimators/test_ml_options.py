@@ -13,8 +13,8 @@ import pytest
 from gpupipe import config
 from gpupipe.dataset.row_view import shuffled
 from gpupipe.estimators import columns, registry
-from gpupipe.estimators.boosting import gradient_boosting
 from gpupipe.estimators.boosting.binned_matrix import binned, distinct_columns
+from gpupipe.estimators.boosting.round_rows import inclusion_probability
 from gpupipe.estimators.boosting.sampling import cut
 from gpupipe.estimators.contract import Shape
 from gpupipe.estimators.training_set import with_mean_weight_1
@@ -164,6 +164,11 @@ def test_a_large_share_leaves_each_row_out_once(monkeypatch):
         for share in (0.5, 0.8)
     )  # fmt: skip
     assert large > small
+    on_gpu = {
+        memory_estimate._bins(shape, equity.make("fast", settings=[f"ml.subsample={s}"]), memory.AS_IT_IS, "cuda")
+        for s in (0.5, 0.8)
+    }
+    assert on_gpu == {2 * memory_estimate.DEVICE_BIN_BYTES * 6e5 * 100}  # one matrix of the pool, and one of groups
 
 
 @pytest.mark.parametrize(
@@ -221,21 +226,21 @@ def test_gradient_sampling_draws_the_share_and_still_learns(monkeypatch):
 
 
 def test_inclusion_probabilities_by_hand():
-    chance = gradient_boosting.inclusion_probability(np.array([8.0, 2.0, 1.0, 1.0]), 0.5)
+    chance = inclusion_probability(np.array([8.0, 2.0, 1.0, 1.0]), 0.5)
     # 8 is certain; the other draw is shared by 2, 1 and 1.
     np.testing.assert_allclose(chance, [1.0, 0.5, 0.25, 0.25])
-    np.testing.assert_allclose(gradient_boosting.inclusion_probability(np.ones(10), 0.3), 0.3)
-    np.testing.assert_allclose(gradient_boosting.inclusion_probability(np.zeros(4), 0.3), 0.3)
+    np.testing.assert_allclose(inclusion_probability(np.ones(10), 0.3), 0.3)
+    np.testing.assert_allclose(inclusion_probability(np.zeros(4), 0.3), 0.3)
     norm = np.random.default_rng(3).exponential(size=20_000)
     for share in (0.1, 0.2, 0.5, 0.9):
-        chance = gradient_boosting.inclusion_probability(norm, share)
+        chance = inclusion_probability(norm, share)
         assert chance.max() <= 1 and chance.min() >= 0.1 * share and chance.mean() == pytest.approx(share, rel=0.02)
         assert (np.diff(chance[np.argsort(norm)]) >= 0).all()
 
 
 def test_weighted_sums_over_a_draw_are_those_over_all_rows():
     norm = np.random.default_rng(4).exponential(size=4000)
-    chance = gradient_boosting.inclusion_probability(norm, 0.2)
+    chance = inclusion_probability(norm, 0.2)
     random = np.random.default_rng(5)
     sums = [float((norm / chance)[random.random(4000) < chance].sum()) for _ in range(400)]
     assert np.mean(sums) == pytest.approx(norm.sum(), rel=0.01)

@@ -8,7 +8,8 @@ import xgboost
 
 from gpupipe.dataset.row_view import LazyRows
 from gpupipe.estimators.boosting import tree_model
-from gpupipe.estimators.boosting.tree_walk import FIELDS, Walk
+from gpupipe.estimators.boosting.tree_model import learner_of
+from gpupipe.estimators.boosting.tree_walk import FIELDS, READ, Walk, arrays_of
 from gpupipe.kernels.trees import add_leaf_activity, leaves_of_trees
 
 N_ROWS, N_COLUMNS, ROUNDS = 700, 9, 7
@@ -69,6 +70,17 @@ def test_margins_are_those_of_xgboost(device, X, growth, n_labels):
     inner = np.concatenate([walk._rounds[k][0]["column"] for k in range(ROUNDS)]) >= 0
     assert inner.any() == (growth != "without a split")
     assert growth == "without a split" or len(np.unique(sent[inner])) == 2  # NaN went both ways
+
+
+@pytest.mark.parametrize("growth", GROWTH)
+def test_arrays_of_trees_are_those_of_the_json(X, growth):
+    booster = grown(X, GROWTH[growth], 2)
+    content, trees = bytes(booster.save_raw("ubj")), learner_of(booster)["gradient_booster"]["model"]["trees"]
+    for name in READ:
+        found = arrays_of(content, name)
+        assert len(found) == len(trees) == ROUNDS
+        for array, tree in zip(found, trees, strict=True):
+            np.testing.assert_array_equal(array, np.array(tree[name], dtype=array.dtype))
 
 
 def test_rows_that_are_copied_late_and_in_blocks(device, X, monkeypatch):

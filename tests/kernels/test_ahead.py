@@ -16,7 +16,8 @@ import pytest
 from gpupipe.kernels import ahead
 from gpupipe.kernels import compile as compiler
 from gpupipe.kernels.ahead import Ahead
-from gpupipe.kernels.compile import Kernel, Made, kernel
+from gpupipe.kernels.compile import Kernel, kernel
+from gpupipe.kernels.notice import Made
 
 # What a compiling process answers, without a compiler: it takes a moment for each name.
 ANSWERS = """
@@ -30,11 +31,26 @@ ENDS_AT_ONCE = "import sys; sys.stdin.readline()"
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What `Ahead` asks of a kernel."""
+    """What `Ahead` asks of what is wanted; it is its own kernel."""
 
-    full_name: str
+    name: str
     definition: str
     kept: bool | None = False
+    architecture: tuple[int, int] | None = None
+
+    @property
+    def kernel(self):
+        """Whose definition counts."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What `ahead.begin` asks of a kernel."""
+
+    full_name: str
+    definition: str = "x"
+    kept: bool = False
 
 
 ITEMS = [Item("a.short", "x"), Item("a.longest", "x" * 30), Item("b.there", "x" * 50, True), Item("b.long", "x" * 20)]
@@ -126,15 +142,16 @@ def test_a_compiling_process_answers_a_line_for_each_name_and_ends_with_its_inpu
     item = Kernel(cleared.body, types=cleared.types)  # not yet compiled in this process
     monkeypatch.setattr(ahead, "all_kernels", lambda: [item])
     monkeypatch.setattr(sys, "stdin", Lines(f"{item.full_name}\n"))
-    monkeypatch.setattr(ahead.os, "_exit", lambda code: (ended.set(), queued.put("the end")))
-    with pytest.raises(KeyError, match="the end"):
+    monkeypatch.setattr(ahead.os, "_exit", lambda code: (ended.set(), queued.put("the-end")))
+    with pytest.raises(KeyError, match="the-end"):
         ahead.main()
     assert ended.is_set() and Made(**json.loads(answers[0])).name == item.full_name
 
 
 def test_the_same_names_are_begun_once_and_unknown_names_are_refused(answering, monkeypatch):
     monkeypatch.setattr(ahead, "_begun", {})
-    monkeypatch.setattr(ahead, "all_kernels", lambda: ITEMS)
+    kernels = [Known("a.short"), Known("b.there", kept=True)]
+    monkeypatch.setattr(ahead, "all_kernels", lambda: kernels)
     started = answering(ANSWERS)
     building = ahead.begin(["a.short", "b.there"], processes=2)
     assert ahead.begin(["b.there", "a.short", "a.short"]) is building
@@ -142,3 +159,14 @@ def test_the_same_names_are_begun_once_and_unknown_names_are_refused(answering, 
     assert len(started) == 1 and building.missing == ("a.short",)
     with pytest.raises(KeyError, match=r"no\.such"):
         ahead.begin(["no.such"])
+
+
+def test_on_a_gpu_the_loop_and_the_code_of_its_architecture_are_compiled(answering, monkeypatch):
+    monkeypatch.setattr(ahead, "_begun", {})
+    monkeypatch.setattr(ahead, "all_kernels", lambda: [Known("a.short"), Known("b.there", kept=True)])
+    monkeypatch.setattr(ahead.gpu_code, "available", lambda kernel, architecture: kernel.full_name == "a.short")
+    answering(ANSWERS)
+    building = ahead.begin(["a.short", "b.there"], processes=1, architecture=(9, 0))
+    assert building.missing == ("b.there sm_90", "a.short")  # GPU code takes longer, so it goes first
+    building.wait()
+    assert not compiler.awaited and {item.name for item in building.compiled} == set(building.missing)

@@ -1,11 +1,10 @@
-"""The compilers: what launching a kernel warns of, how many threads a loop takes, where compiled loops are kept."""
+"""The CPU compiler: how many threads a loop takes, where compiled loops are kept."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import threading
-import warnings
 
 import numba
 import numpy as np
@@ -36,22 +35,6 @@ def raised(i, x):
 def fresh():
     """A kernel that nothing has compiled yet."""
     return Kernel(halved.body, types=halved.types)
-
-
-def test_a_small_grid_is_no_warning(fresh, monkeypatch):
-    monkeypatch.delenv("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", raising=False)
-    monkeypatch.setattr(numba.config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _ = fresh.cuda[1, 128]  # the grid is judged here, before a driver is needed
-    assert numba.config.CUDA_LOW_OCCUPANCY_WARNINGS == 0
-
-
-def test_a_small_grid_is_a_warning_where_the_user_asks_for_it(fresh, monkeypatch):
-    monkeypatch.setenv("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "1")
-    monkeypatch.setattr(numba.config, "CUDA_LOW_OCCUPANCY_WARNINGS", 1)
-    with pytest.warns(Warning, match="Grid size 1 will likely result in GPU under-utilization"):
-        _ = fresh.cuda[1, 128]
 
 
 @pytest.mark.parametrize(("cores", "asked", "expected"), [(2, 16, 2), (16, 3, 3), (1, 16, 1)])
@@ -124,10 +107,10 @@ def test_a_loop_is_kept_where_a_folder_can_be_written_and_found_there(place, cac
     _ = first.cpu
     assert told == ["test_compile.raised"]
     again = of_this_process()
-    assert again.kept is True and (compiler.made[-1].name, compiler.made[-1].loaded) == ("test_compile.raised", False)
+    assert again.kept is True and (notice.made[-1].name, notice.made[-1].loaded) == ("test_compile.raised", False)
     x = np.zeros(3, np.float32)
     again(3, x)
-    assert x.tolist() == [threshold] * 3 and compiler.made[-1].loaded and len(told) == 1
+    assert x.tolist() == [threshold] * 3 and notice.made[-1].loaded and len(told) == 1
     files = [file for file in folder.rglob("test_compile.raised_*.nb?") if str(again._loop[0].__name__) in file.name]
     assert len(files) == 2
     for file in files:
@@ -141,4 +124,4 @@ def test_where_no_folder_can_be_written_nothing_is_kept(cache, monkeypatch):
     assert item.kept is None
     y = np.zeros(2, np.float32)
     item(2, np.array([1, 3], np.float32), y)
-    assert y.tolist() == [0.5, 1.5] and not compiler.made[-1].loaded
+    assert y.tolist() == [0.5, 1.5] and not notice.made[-1].loaded

@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 
-from gpupipe.kernels import ahead
-from gpupipe.kernels import compile as compiler
-from gpupipe.kernels.compile import Made
+from gpupipe.kernels import ahead, gpu_launch, notice
+from gpupipe.kernels.notice import Made
 from gpupipe.pipeline.kernels_ready import ready
 from gpupipe.pipeline.listener import Listener
 from gpupipe.runtime import run_log
@@ -39,13 +38,15 @@ def outcome(monkeypatch, tmp_path):
 
     def run(building: Building, made=(), device=CPU):
         asked, stages = [], []
-        monkeypatch.setattr(ahead, "begin", lambda names: asked.append(tuple(names)) or building)
-        monkeypatch.setattr(compiler, "made", [])
+        monkeypatch.setattr(
+            ahead, "begin", lambda names, architecture: asked.append((*names, architecture)) or building
+        )
+        monkeypatch.setattr(notice, "made", [])
         with run_log.opened(tmp_path), ready(NAMES, device, Listener(stage=stages.append)):
-            compiler.made.extend(made)
+            notice.made.extend(made)
         events = run_log.read(tmp_path / run_log.FILE)
         (event,) = [event for event in events if event["event"] == "kernels"]
-        assert compiler.made == []
+        assert notice.made == []
         ignored = ("time", "run", "event", "thread", "memory_bytes", "memory_peak_bytes")
         facts = {name: value for name, value in event.items() if name not in ignored}
         return stages, facts, [event["text"] for event in events if event["event"] == "warning"], asked
@@ -58,7 +59,7 @@ def test_compiling_is_a_stage_and_the_log_counts_what_was_compiled(outcome):
     building = Building(NAMES, compiled=elsewhere, processes=2, waited_s=5.5)
     found = [Made("labels.label_cube", 0.1, True), Made("linear.linear_margin", 0.1, True)]
     stages, event, warnings, asked = outcome(building, [*found, Made("trees.leaves_of_trees", 1.5, False)])
-    assert stages == ["compiling kernels, once (2)"] and asked == [NAMES] and warnings == []
+    assert stages == ["compiling kernels, once (2)"] and asked == [(*NAMES, None)] and warnings == []
     assert event == {
         "seconds": 7.0, "compiled": 3, "loaded": 1, "compile_seconds": 16.5, "processes": 2, "kept": True,
         "names": ["labels.label_cube", "program.run_program", "trees.leaves_of_trees"],
@@ -77,5 +78,6 @@ def test_a_warning_says_how_compiled_kernels_can_be_kept(outcome):
     assert len(warnings) == 1 and "NUMBA_CACHE_DIR" in warnings[0]
 
 
-def test_on_cuda_no_loops_are_compiled(outcome):
-    assert outcome(Building(), device=Device("cuda", "GPU", "for the test"))[3] == [()]
+def test_on_cuda_loops_and_the_code_of_the_architecture_are_asked_for(outcome, monkeypatch):
+    monkeypatch.setattr(gpu_launch, "capability", lambda: (12, 1))
+    assert outcome(Building(), device=Device("cuda", "GPU", "for the test"))[3] == [(*NAMES, (12, 0))]

@@ -7,66 +7,44 @@ the kernels to; run it after a kernel came or changed, and look at what changed 
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import pathlib
 import re
-import sys
-from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[2]
+from gpupipe.kernels import gpu_code
+from gpupipe.kernels.compile import Kernel, all_kernels
+from gpupipe.kernels.gpu_code import GpuCode
+from gpupipe.kernels.gpu_compile import assembled
+
 TABLE = pathlib.Path(__file__).with_name("kernel_resources.json")
 # Ampere (RTX 30), Ada (RTX 40), Hopper (H100), Blackwell (RTX 50).
 ARCHITECTURES = ((8, 6), (8, 9), (9, 0), (12, 0))
 
 
-def name_of(kernel: Any) -> str:
+def name_of(kernel: Kernel) -> str:
     """Module and name: labels.label_cube."""
     return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
 
 
 def arch_of(cc: tuple[int, int]) -> str:
     """The name of a compute capability: sm_90."""
-    return f"sm_{cc[0]}{cc[1]}"
-
-
-def ptx_of(kernel: Any, cc: tuple[int, int]) -> str:
-    """The PTX of a kernel for a compute capability: that of `cuda.compile_ptx`, which would inline it all each time."""
-    (ptx,) = _lowered(kernel).get_asm_strs(cc=cc)
-    return ptx
+    return gpu_code.arch_name(cc)
 
 
 @functools.cache
-def _lowered(kernel: Any) -> Any:
-    """A kernel as LLVM's code, which for all of ARCHITECTURES is the same."""
-    from numba import types
-    from numba.cuda import compiler
+def code_of(kernel: Kernel, cc: tuple[int, int]) -> GpuCode:
+    """The code of a kernel for a compute capability, compiled where no folder has it."""
+    return gpu_code.code_of(kernel, cc)
 
-    gc.disable()  # numba copies millions of small objects, which the collector would look through again and again
-    try:
-        library, _ = compiler._compile_pyfunc_with_fixup(
-            kernel.cuda.py_func, types.void(*kernel.signature), device=False, abi="numba", cc=ARCHITECTURES[0]
-        )
-    finally:
-        gc.enable()
-    return library
+
+def ptx_of(kernel: Kernel, cc: tuple[int, int]) -> str:
+    """The PTX of a kernel for a compute capability."""
+    return code_of(kernel, cc).ptx
 
 
 def resources_of(ptx: str, cc: tuple[int, int]) -> dict[str, int]:
     """Registers a thread, and bytes of stack and of spills, after nvJitLink has made a cubin of the PTX."""
-    from cuda.bindings import nvjitlink
-
-    handle = nvjitlink.create(2, [f"-arch={arch_of(cc)}", "-verbose"])
-    try:
-        code = ptx.encode()
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
-        nvjitlink.complete(handle)
-        log = bytearray(nvjitlink.get_info_log_size(handle))
-        nvjitlink.get_info_log(handle, log)
-        assert nvjitlink.get_linked_cubin_size(handle) > 0
-    finally:
-        nvjitlink.destroy(handle)
-    text = log.decode()
+    _, text = assembled(ptx, cc)
     wanted = {
         "registers": r"Used (\d+) registers", "stack": r"(\d+) bytes stack frame",
         "spill_stores": r"(\d+) bytes spill stores", "spill_loads": r"(\d+) bytes spill loads",
@@ -76,8 +54,6 @@ def resources_of(ptx: str, cc: tuple[int, int]) -> dict[str, int]:
 
 def table() -> dict[str, dict[str, int]]:
     """Registers a thread of every kernel for every architecture."""
-    from gpupipe.kernels.compile import all_kernels
-
     return {
         name_of(kernel): {arch_of(cc): resources_of(ptx_of(kernel, cc), cc)["registers"] for cc in ARCHITECTURES}
         for kernel in all_kernels()
@@ -85,7 +61,7 @@ def table() -> dict[str, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+    gpu_code.compile_all(all_kernels(), ARCHITECTURES)
     lines = [f'  "{name}": {json.dumps(row)}' for name, row in table().items()]
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{len(lines)} kernels in {TABLE.name}")

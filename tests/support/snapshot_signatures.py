@@ -1,7 +1,9 @@
 """FoldId names of the CUDA libraries gpupipe uses, and a snapshot of what those libraries offer.
 
 `python -m tests.support.snapshot_signatures` writes rapids_signatures.json. Run it where the extra cuda13 is
-installed (no driver needed), after a new name of these libraries came into use or after an upgrade.
+installed (no driver needed), after a new name of these libraries came into use or after an upgrade. With names of
+libraries (`... cupy`) what is recorded of the others stays. The stand-in (tests/support/stand_in) has the names and
+signatures that are recorded.
 """
 
 from __future__ import annotations
@@ -14,20 +16,25 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gpupipe.workloads.bonds.families import libraries
 
 ROOT = pathlib.Path(__file__).parents[2]
 SNAPSHOT = pathlib.Path(__file__).with_name("rapids_signatures.json")
 LIBRARIES = ("cudf", "cupy", "cupyx", "rmm", "cuml", "xgboost", "dask_cuda", "dask_cudf", "nvforest", "nvtx")
-DISTRIBUTIONS = ("cudf-cu13", "cupy-cuda13x", "rmm-cu13", "cuml-cu13", "xgboost", "dask-cuda", "dask-cudf-cu13", "nvtx")
+DISTRIBUTIONS = {
+    "cudf": "cudf-cu13", "cupy": "cupy-cuda13x", "rmm": "rmm-cu13", "cuml": "cuml-cu13", "xgboost": "xgboost",
+    "dask_cuda": "dask-cuda", "dask_cudf": "dask-cudf-cu13", "nvtx": "nvtx",
+}  # fmt: skip
 # Neighbours of what is used, so that a new call to one of them needs no new snapshot.
 WHOLE_MODULES = ("cupy", "rmm", "rmm.mr", "cupy.cuda", "cupy.cuda.runtime", "cupy.random", "cupy.linalg")
 WHOLE_CLASSES = (
     "xgboost.DMatrix", "xgboost.QuantileDMatrix", "xgboost.ExtMemQuantileDMatrix", "xgboost.Booster",
-    "xgboost.DataIter",
+    "xgboost.DataIter", "cupy.ndarray", "cupy.cuda.Stream", "cupy.cuda.function.Module",
+    "cupy.cuda.function.Function",
 )  # fmt: skip
 EXTRA = (
     "cudf.DataFrame.from_arrow", "cudf.DataFrame.sort_values", "cudf.DataFrame.to_cupy", "cudf.Series.to_cupy",
@@ -257,19 +264,33 @@ def signatures_of(paths: set[str]) -> dict[str, str | None]:
     return texts
 
 
-def snapshot() -> dict[str, dict[str, str | None]]:
-    """Versions, and the signature of every name that is used and of its neighbours."""
+def snapshot(libraries: Collection[str] = LIBRARIES) -> dict[str, dict[str, str | None]]:
+    """Versions, and the signature of every name of some libraries that is used, and of its neighbours."""
     paths = {use.path for use in uses()} | set(EXTRA) | set(WHOLE_CLASSES)
     for whole in (*WHOLE_MODULES, *WHOLE_CLASSES):
-        holder = resolve(whole)
-        for name in vars(holder) if inspect.ismodule(holder) else dir(holder):
-            if not name.startswith("_") and not inspect.ismodule(getattr(holder, name)):
-                paths.add(f"{whole}.{name}")
-    versions = {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
-    return {"versions": versions, "signatures": signatures_of(paths)}
+        if whole.split(".")[0] in libraries:
+            holder = resolve(whole)
+            for name in vars(holder) if inspect.ismodule(holder) else dir(holder):
+                if not name.startswith("_") and not inspect.ismodule(getattr(holder, name)):
+                    paths.add(f"{whole}.{name}")
+    versions = {name: importlib.metadata.version(DISTRIBUTIONS[name]) for name in libraries if name in DISTRIBUTIONS}
+    return {
+        "versions": {DISTRIBUTIONS[name]: version for name, version in versions.items()},
+        "signatures": signatures_of({path for path in paths if path.split(".")[0] in libraries}),
+    }
+
+
+def joined(recorded: dict[str, Any], taken: dict[str, Any], libraries: Collection[str]) -> dict[str, Any]:
+    """What is recorded, with all that concerns some libraries replaced by what was taken of them."""
+    kept = {path: text for path, text in recorded["signatures"].items() if path.split(".")[0] not in libraries}
+    return {
+        "versions": recorded["versions"] | taken["versions"],
+        "signatures": dict(sorted((kept | taken["signatures"]).items())),
+    }
 
 
 if __name__ == "__main__":
-    taken = snapshot()
-    SNAPSHOT.write_text(json.dumps(taken, indent=1) + "\n")
-    print(f"{len(taken['signatures'])} names in {SNAPSHOT.name}")
+    chosen = sys.argv[1:] or LIBRARIES
+    snapshot_now = joined(json.loads(SNAPSHOT.read_text()), snapshot(chosen), chosen)
+    SNAPSHOT.write_text(json.dumps(snapshot_now, indent=1) + "\n")
+    print(f"{len(snapshot_now['signatures'])} names in {SNAPSHOT.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gpupipe.dataset.row_view import RowView, whole
+from gpupipe.dataset.row_view import LazyRows, RowView, in_few_arrays, take_columns, whole
+from gpupipe.estimators.boosting.device_memory import use_driver_pool
 from gpupipe.estimators.boosting.sampling import cut
+from gpupipe.estimators.boosting.tree_model import Grower
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
@@ -27,7 +30,12 @@ _numbers = itertools.count()  # names of files in a cache
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that a tree is fitted on: blocks of the fitted rows, and the bins of all of them in one matrix.
+    """Rows that a tree is fitted on.
+
+    blocks: blocks of the fitted rows.  bins: the bins of all of them, in one matrix.
+    parts: X of the blocks, float32 (n, n_features) each, in as few arrays as hold them.
+    counted: bool (n_rows,), which rows of the blocks a tree sees, on their device; None for all. The other rows have a
+        gradient and a Hessian of 0: they take part in no sum, whatever the limits and penalties of a tree are.
 
     >>> from gpupipe.dataset.dataset import Dataset
     >>> from gpupipe.targets.target import Target
@@ -36,13 +44,28 @@ class Sample:
     ...     "energy", np.zeros((4, 1), np.float32), ("x",), np.zeros((4, 1), np.float32),
     ...     Target(("next",), "value", (1,)), rows, rows + 1, all_true, all_true, np.array([0, 4]))
     >>> view = RowView(dataset, np.array([3, 0, 1]))
-    >>> sample = Sample((view.slice(0, 2), view.slice(2, 3)), quantile_matrix([view.X], max_bin=64, threads=1))
+    >>> blocks = (view.slice(0, 2), view.slice(2, 3))
+    >>> sample = Sample(blocks, quantile_matrix([view.X], max_bin=64, threads=1), (view.X,))
     >>> [block.n for block in sample.blocks], sample.bins.num_row()
     ([2, 1], 3)
+    >>> dataclasses.replace(sample, counted=np.array([True, False, True])).zero_elsewhere(np.ones((3, 1))).tolist()
+    [[1.0], [0.0], [1.0]]
     """
 
     blocks: tuple[RowView, ...]
     bins: Any
+    parts: tuple[Any, ...]
+    counted: Any = None
+
+    def zero_elsewhere(self, derivative: Any) -> Any:
+        """A derivative (n_rows, n_outputs) of all rows of the blocks, with 0 in those that are not counted."""
+        if self.counted is None:
+            return derivative
+        return device_of(derivative).xp.where(self.counted[:, None], derivative, derivative.dtype.type(0))
+
+    def boost(self, grower: Grower, k: int, gradient: Any, hessian: Any) -> None:
+        """Add round k to a booster, fitted on this sample; gradient, hessian: of all rows of the blocks."""
+        grower.boost(self.bins, k, self.zero_elsewhere(gradient), self.zero_elsewhere(hessian))
 
 
 class BinnedMatrix:
@@ -97,6 +120,9 @@ class BinnedMatrix:
         in turn see `share` of the rows each, and it costs them `share` of the time, where XGBoost's own subsample costs
         as much as all rows. Larger shares leave each of 1 / (1 - share) parts out in turn (`cut`): n samples whose bins
         are n - 1 copies of those of all rows, 4 for 0.8. Made once, and shared by all families.
+
+        Where boosters need one matrix (`one_matrix`), samples are rows that count in one matrix of all rows. The trees
+        are the same, as the order of the counted rows is.
         """
         key = (*cut(share), group)
         _ = self.cut_points
@@ -107,8 +133,20 @@ class BinnedMatrix:
             if samples is None:
                 if self.training_set.saves_memory:
                     self._samples.clear()
-                samples = self._samples[key] = self._cut(*key)
+                shares_one = one_matrix(self.training_set.device) and key != (*cut(1.0), group)
+                make = self._mark if shares_one else self._cut
+                samples = self._samples[key] = make(*key)
             return samples
+
+    def draw(self, sample: Sample, taken: np.ndarray, threads: int) -> Sample:
+        """Some rows of a sample of `samples(1.0)`. taken: bool (n_rows,), on the host."""
+        device, blocks, first = self.training_set.device, [], 0
+        if one_matrix(device):
+            return dataclasses.replace(sample, counted=device.asarray(taken))
+        for rows in sample.blocks:
+            blocks.append(rows.take(device.asarray(np.flatnonzero(taken[first : first + rows.n]))))
+            first += rows.n
+        return self._sample(blocks, threads)
 
     def matrix(self, parts: Sequence[Any], threads: int) -> Any:
         """Row blocks, float32 (n, n_features) each, in one matrix with the bins of this training set."""
@@ -121,30 +159,73 @@ class BinnedMatrix:
             return quantile_matrix(parts, training_set.max_bin, threads, reference, training_set.cache)
 
     def _cut(self, n_samples: int, left_out: bool, group: str | None) -> list[Sample]:
-        training_set = self.training_set
-        parts = list(training_set.fit.values()) if group is None else [training_set.fit[group]]
+        """Samples that each have a matrix of their own."""
+        groups = self._groups(group)
+        threads = self.training_set.threads if group is None else 1
+        if n_samples == 1:
+            return [self._sample(groups, threads)]
+        return [
+            self._sample(
+                [
+                    rows.slice(begin, end)
+                    for rows in groups
+                    for begin, end in _spans(rows.n, k, n_samples, left_out)
+                    if end > begin or not left_out
+                ],
+                threads,
+            )
+            for k in range(n_samples)
+        ]
+
+    def _mark(self, n_samples: int, left_out: bool, group: str | None) -> list[Sample]:
+        """Samples of the matrix of all rows: the same rows as those of `_cut`, marked."""
+        (whole_sample,), groups = self.samples(1.0, group), self._groups(group)
+        first = np.cumsum([0, *(rows.n for rows in groups)])
         samples = []
         for k in range(n_samples):
-            blocks: list[RowView] = []
-            for rows in parts:
-                first, last = rows.n * k // n_samples, rows.n * (k + 1) // n_samples
-                ends = [(0, first), (last, rows.n)] if left_out else [(first, last)]
-                blocks += [rows.slice(begin, end) for begin, end in ends if end > begin or not left_out]
-            threads = training_set.threads if group is None else 1
-            samples.append(Sample(tuple(blocks), self.matrix([rows.X for rows in blocks], threads)))
+            counted = np.zeros(first[-1], bool)
+            for rows, start in zip(groups, first, strict=False):
+                for begin, end in _spans(rows.n, k, n_samples, left_out):
+                    counted[start + begin : start + end] = True
+            samples.append(dataclasses.replace(whole_sample, counted=self.training_set.device.asarray(counted)))
         return samples
 
+    def _groups(self, group: str | None) -> list[RowView]:
+        return [rows for name, rows in self.training_set.fit.items() if group in (None, name)]
+
+    def _sample(self, blocks: Sequence[RowView], threads: int) -> Sample:
+        parts = tuple(in_few_arrays(blocks))
+        return Sample(tuple(blocks), self.matrix(parts, threads), parts)
+
     def _find_cut_points(self) -> Any:
-        training_set = self.training_set
-        parts = [rows.X for rows in training_set.fit.values()]
-        first = next(part[:1] for part in parts if len(part))
+        training_set, groups = self.training_set, list(self.training_set.fit.values())
+        one = next(rows for rows in groups if rows.n).slice(0, 1)
         if not training_set.ml.use_quantile_dmatrix:
-            return plain_matrix([first], training_set.threads)
-        share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(map(len, parts)))]))[0])
-        drawn = [part[: math.ceil(share * len(part))] for part in parts]
+            return plain_matrix([one.X], training_set.threads)
+        share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(rows.n for rows in groups))]))[0])
+        drawn = [_on_host(rows.slice(0, math.ceil(share * rows.n))) for rows in groups]
         pooled = quantile_matrix(drawn, training_set.max_bin, training_set.threads, None, training_set.cache)
         # These bins are released: boosters are fitted on samples of all rows, which know the cuts by this one row.
-        return quantile_matrix([first], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+        return quantile_matrix([_on_host(one)], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+
+
+def _on_host(rows: RowView) -> Any:
+    """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
+    return rows.device.to_host(whole(rows.X))
+
+
+def one_matrix(device: Device) -> bool:
+    """Whether all rounds of a booster are fitted on one matrix: on CUDA; see `Grower`.
+
+    On the CPU a matrix for each sample is faster: rows that do not count cost as much as others.
+    """
+    return device.kind == "cuda"
+
+
+def _spans(n_rows: int, k: int, n_samples: int, left_out: bool) -> list[tuple[int, int]]:
+    """Where the rows of sample k of a group begin and end."""
+    first, last = n_rows * k // n_samples, n_rows * (k + 1) // n_samples
+    return [(0, first), (last, n_rows)] if left_out else [(first, last)]
 
 
 class _TargetSubsetBins:
@@ -152,17 +233,17 @@ class _TargetSubsetBins:
 
     def __init__(self, parent: BinnedMatrix, targets: tuple[int, ...]) -> None:
         self._parent, self._targets = parent, targets
-        self.matrix = parent.matrix
+        self.draw = parent.draw
 
     @property
     def cut_points(self) -> Any:
         return self._parent.cut_points
 
     def samples(self, share: float, group: str | None = None) -> list[Sample]:
-        return [
-            Sample(tuple(rows.of_targets(self._targets) for rows in sample.blocks), sample.bins)
-            for sample in self._parent.samples(share, group)
-        ]
+        samples = self._parent.samples(share, group)
+        blocks = {id(sample.blocks): sample.blocks for sample in samples}  # those of one matrix have the same
+        chosen = {key: tuple(rows.of_targets(self._targets) for rows in some) for key, some in blocks.items()}
+        return [dataclasses.replace(sample, blocks=chosen[id(sample.blocks)]) for sample in samples]
 
 
 def binned(training_set: TrainingSet) -> BinnedMatrix | _TargetSubsetBins:
@@ -220,9 +301,8 @@ def distinct_columns(training_set: TrainingSet) -> np.ndarray:
 def _codes(X: Any, columns: Sequence[int], cuts: Sequence[np.ndarray], device: Device) -> list[np.ndarray]:
     """Bins of some columns, int16 (n_rows,) each, -1 where missing."""
     bins = []
-    X = whole(X)
-    for k in columns:
-        values = device.to_host(X[:, k])
+    chosen = device.to_host(take_columns(whole(X), device.asarray(np.array(columns, dtype=np.int64))))
+    for k, values in zip(columns, chosen.T, strict=True):
         codes = np.searchsorted(cuts[k], values, side="right").astype(np.int16)
         bins.append(np.where(np.isnan(values), np.int16(-1), codes))
     return bins
@@ -240,7 +320,9 @@ def plain_matrix(parts: Sequence[Any], threads: int) -> Any:
     import xgboost
 
     copied = [whole(part) for part in parts]
-    return xgboost.DMatrix(device_of(copied[0]).xp.concatenate(copied), nthread=threads)
+    device = device_of(copied[0])
+    use_driver_pool(device)
+    return xgboost.DMatrix(device.xp.concatenate(copied), nthread=threads)
 
 
 def quantile_matrix(
@@ -273,5 +355,6 @@ def quantile_matrix(
         def reset(self) -> None:
             self.position = 0
 
+    use_driver_pool(device_of(parts[0].values if isinstance(parts[0], LazyRows) else parts[0]))
     kind = xgboost.ExtMemQuantileDMatrix if cache else xgboost.QuantileDMatrix
     return kind(Blocks(), max_bin=max_bin, nthread=threads, ref=ref)

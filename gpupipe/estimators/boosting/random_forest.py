@@ -196,11 +196,13 @@ def _grow(
         stage, training_set.device, training_set.max_bin, growth.threads, training_set.seed
     )
     booster = tree_model.vector_leaf(parameters, training_set.n_targets, samples[0].bins)
-    derivatives = [_derivatives(training_set, sample, expected) for sample in samples[:n_trees]]
+    turns = samples[:n_trees]
+    matrices = {id(sample.bins): sample for sample in turns}  # which samples may share
+    derivatives = {key: _derivatives(training_set, sample, expected) for key, sample in matrices.items()}
     grower = Grower(booster, training_set.device)
     for k in range(n_trees):
-        gradient, hessian = derivatives[k % len(derivatives)]
-        grower.boost(samples[k % len(derivatives)].bins, k, gradient, hessian)
+        sample = turns[k % len(turns)]
+        sample.boost(grower, k, *derivatives[id(sample.bins)])
     tree_model.refuse_silent_cpu(booster, training_set.device)
     return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
 

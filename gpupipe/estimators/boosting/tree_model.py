@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.dataset.row_view import LazyRows, in_blocks
+from gpupipe.estimators.boosting.device_memory import use_driver_pool
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.earlier import WarmStart, warm_start_of
 from gpupipe.estimators.three_classes import CLASS_COUNT, LOWER, MIDDLE, UPPER
@@ -129,18 +130,18 @@ def limit_threads(boosters: Iterable[Any], threads: int) -> None:
 
 
 def predict_trees(models: Sequence[TreeModel], X: Any, device: Device) -> Any:
-    """float32 (n_rows, n_models, 3), of models that may share boosters."""
-    out = device.xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=device.xp.float32)
-    if X.shape[0] == 0:
-        return out
+    """float32 (n_rows, n_models, 3), of models with one link that may share boosters; see `TreeModel`."""
+    if not models or X.shape[0] == 0:
+        return device.xp.empty((X.shape[0], len(models), CLASS_COUNT), dtype=device.xp.float32)
+    (link,) = {model.link for model in models}
     margin_of_stage = iter(margins([stage for model in models for stage in model.stages], X))
+    total = device.xp.tile(device.asarray(np.concatenate([model.bias for model in models])), (X.shape[0], 1))
     for k, model in enumerate(models):
-        total = device.xp.tile(device.asarray(model.bias), (X.shape[0], 1))
         for _ in model.stages:
             if (margin := next(margin_of_stage)) is not None:
-                add_activity(total, margin)
-        out[:, k] = to_probability(total, model.link, model.class_weight, device)
-    return out
+                add_activity(total[:, CLASS_COUNT * k : CLASS_COUNT * (k + 1)], margin)
+    probability = to_probability(total, link, np.concatenate([model.class_weight for model in models]), device)
+    return probability.reshape(X.shape[0], len(models), CLASS_COUNT)
 
 
 def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
@@ -164,17 +165,18 @@ def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
 
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
-    kind = device_of(X.values if isinstance(X, LazyRows) else X).kind
+    device = device_of(X.values if isinstance(X, LazyRows) else X)
+    use_driver_pool(device)
     with _placing:
         # A loaded or cut booster forgets its device, and would copy X to the host without a word.
-        if _placed.get(booster, "cpu") != kind:
-            booster.set_param({"device": kind})
-            _placed[booster] = kind
+        if _placed.get(booster, "cpu") != device.kind:
+            booster.set_param({"device": device.kind})
+            _placed[booster] = device.kind
     blocks = [
         booster.inplace_predict(block, iteration_range=(first, last), predict_type="margin").reshape(len(block), -1)
         for block in in_blocks(X)
     ]
-    return blocks[0] if len(blocks) == 1 else device_of(blocks[0]).xp.concatenate(blocks)
+    return blocks[0] if len(blocks) == 1 else device.xp.concatenate(blocks)
 
 
 def add_activity(total: Any, margin: Any) -> None:
@@ -198,7 +200,7 @@ def to_probability(margin: Any, link: str, class_weight: np.ndarray, device: Dev
         # Added in the order of the classes: the order in which a library sums an axis may change.
         total = grouped[:, :, LOWER] + grouped[:, :, MIDDLE] + grouped[:, :, UPPER]
         return (grouped / total[:, :, None]).reshape(margin.shape)
-    corrected = margin - xp.log(device.asarray(class_weight))
+    corrected = margin - device.asarray(np.log(class_weight))
     probability = xp.empty_like(corrected)
     softmax_probability(margin.shape[0], corrected, probability)
     return probability
@@ -224,12 +226,13 @@ def parameters(stage: Booster, device: Device, max_bin: int, threads: int, seed:
 
 
 class Grower:
-    """Adds rounds to one booster, each fitted on a matrix of its own; use it wherever rounds take matrices in turn.
+    """Adds rounds to one booster; all rounds of gpupipe are added here.
 
     XGBoost's CUDA updater reads the rows and bins of the first matrix that it meets and keeps them until a parameter
     is set (GPUHistMaker in src/tree/updater_gpu_hist.cu, 3.2 and later): a round on another matrix would be fitted on
-    those of the first. So on CUDA a parameter is set, to the value that it has, where the matrix is not the one
-    before. The CPU updater looks at the matrix of every round, and nothing is set.
+    those of the first. There, samples that rounds take in turn are rows of one matrix (`binned_matrix.one_matrix`).
+    Where a round is fitted on another matrix than the one before all the same, a parameter is set on CUDA, to the
+    value that it has. The CPU updater looks at the matrix of every round, and nothing is set.
 
         >>> import xgboost
         >>> from gpupipe.runtime.device import pick
@@ -244,6 +247,7 @@ class Grower:
     """
 
     def __init__(self, booster: Any, device: Device) -> None:
+        use_driver_pool(device)
         self.booster, self._device = booster, device
         self._last: Callable[[], Any] | None = (
             None  # the matrix of the last round: a weak reference, as it may be large

@@ -174,7 +174,7 @@ def _earlier_booster(stages: Sequence[Stage | None]) -> EarlierBooster | None:
 def _worthwhile(rows: RowView, objective: Objective, boosted: Boosted) -> list[int]:
     """Own rounds of each target, or 0 where the pooled booster alone is not clearly worse on validation."""
     device = rows.device
-    start = gradient_boosting.losses([objective.start(rows)], [objective.y(rows)], device)
+    start = gradient_boosting.losses(objective.start(rows), objective.y(rows), device)
     reference, time_ns = device.to_host(start), device.to_host(rows.time_ns)
     return [
         boosted.rounds[k] if clearly_better(boosted.loss[:, k], reference[:, k], time_ns) else 0

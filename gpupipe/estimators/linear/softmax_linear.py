@@ -315,7 +315,7 @@ def _worthwhile(
     Z = scaler.transform(rows.X, device)
     losses = []
     for weights in (group_weights, pooled):
-        margin = weights.margin(Z, device) - xp.log(device.asarray(training_set.weights().ravel()))
+        margin = weights.margin(Z, device) - device.asarray(np.log(training_set.weights().ravel()))
         loss = xp.empty(rows.y.shape, dtype=xp.float32)
         softmax_log_loss(rows.n, margin, rows.y, loss)
         losses.append(device.to_host(loss))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe.config import Section
-from gpupipe.estimators import onnx_graph
+from gpupipe.estimators import arithmetic, onnx_graph
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.contract import NPZ, EstimatorSettings
 from gpupipe.estimators.linear import softmax_regression
@@ -99,7 +99,7 @@ def log_odds(probabilities: Sequence[Any], device: Device) -> Any:
     xp = device.xp
     odds = []
     for probability in probabilities:
-        log = xp.log(xp.maximum(probability, tree_model.SMALLEST_PROBABILITY))
+        log = arithmetic.log(xp.maximum(probability, np.float32(tree_model.SMALLEST_PROBABILITY)), device)
         odds += [log[:, LOWER] - log[:, MIDDLE], log[:, UPPER] - log[:, MIDDLE]]
     return xp.clip(xp.stack(odds, axis=1), -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(xp.float32)
 
@@ -139,7 +139,8 @@ class MetaLearner(StackingEstimator):
     first_cost_us = (3.0, 3.0)
     on_host = SAME_BITS
     kernels = (
-        "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss", "softmax.softmax_probability",
+        "elementary.logarithms", "linear.linear_margin", "softmax.softmax_gradient", "softmax.softmax_log_loss",
+        "softmax.softmax_probability",
     )  # fmt: skip
     model_kinds = ("meta",)
     file_forms = NPZ

@@ -333,7 +333,7 @@ def _worthwhile(
     losses = []
     for weights in (tuned, [model.weights for model in pooled]):
         margin = softmax_regression.together(weights).margin(Z, device)
-        margin = margin - xp.log(device.asarray(training_set.weights().ravel()))
+        margin = margin - device.asarray(np.log(training_set.weights().ravel()))
         loss = xp.empty(rows.y.shape, dtype=xp.float32)
         softmax_log_loss(rows.n, margin, rows.y, loss)
         losses.append(device.to_host(loss))

@@ -12,6 +12,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
 from gpupipe.estimators import registry
 from gpupipe.features.matrix import Features, compute_features
+from gpupipe.kernels.elementary import log_growth
 from gpupipe.targets.classes import BUY, HOLD, SELL, UNKNOWN
 from gpupipe.targets.target import Target
 from gpupipe.targets.triple_barrier import Labels, tp_dd_labels
@@ -85,7 +86,9 @@ def _with_next_bar(barriers: Dataset, panel: Panel) -> Dataset:
     weight = barriers.weight
     if weight is not None:
         weight = xp.asfortranarray(xp.concatenate([weight, weight[:, :1]], axis=1))
-    extra = {of_equity.forward_return(1): change, **barriers.extra, LOG_RETURN: xp.log1p(change)}
+    log_return = xp.empty_like(change)
+    log_growth(len(change), change, log_return)
+    extra = {of_equity.forward_return(1): change, **barriers.extra, LOG_RETURN: log_return}
     return dataclasses.replace(
         barriers, y=y, weight=weight, target=with_direction(barriers.target), extra=extra,
         usable=barriers.usable & known,
@@ -117,4 +120,4 @@ def next_return(panel: Panel) -> Any:
 def kernels_of(settings: Config) -> tuple[str, ...]:
     """Names of the kernels that labels, features, datasets and positions by the predicted return call."""
     of_positions = ("positions.position_equity",) if SECTION in settings.training.models else ()
-    return (*of_equity.kernels_of(settings), *of_positions)
+    return (*of_equity.kernels_of(settings), "elementary.log_growth", *of_positions)

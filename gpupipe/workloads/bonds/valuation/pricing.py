@@ -227,7 +227,7 @@ def _key_rates_of_block(terms: Terms, rows: slice, market: Market) -> dict[str, 
     xp, n, curve_rows = columns.device.xp, columns.n_bonds, market.rows[rows]
     n_tenors = (len(market.log_discount) // market.n_curves - 1) // 2
     spread, dirty = columns.get("spread", 0.0) / 100, xp.full(n, np.nan)
-    durations = xp.full((n, n_tenors), np.nan)
+    durations, total = xp.full((n, n_tenors), np.nan), xp.full(n, np.nan)
     for part in terms.written(xp.ones(n, bool)):
         margins = part.amount.copy()
         flows = market.discounted(part, terms, curve_rows)
@@ -235,13 +235,13 @@ def _key_rates_of_block(terms: Terms, rows: slice, market: Market) -> dict[str, 
         price_on_curve(part.n, part.bonds, part.offsets, *flows, spread, dirty, last)
         key_rates(
             part.n, part.bonds, part.offsets, flows[0], margins, part.exit, columns.floating, curve_rows, last, spread,
-            market.times, market.log_discount, np.int64(market.n_curves), durations,
+            market.times, market.log_discount, np.int64(market.n_curves), durations, total,
         )  # fmt: skip
     status = _without_curve(terms.status, curve_rows, True)
     status = xp.where((status == VALUED) & ~xp.isfinite(spread), np.int8(MISSING), status)
     status = xp.where((status == VALUED) & xp.isnan(dirty), np.int8(BAD_CURVE), status)
     clean = dirty - terms.terms[ACCRUED]
-    return {"curve_clean": clean, "duration": durations.sum(axis=1), "key_rates": durations, "status": status}
+    return {"curve_clean": clean, "duration": total, "key_rates": durations, "status": status}
 
 
 def _with_dates(results: dict[str, Any], columns: BondColumns) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gpupipe.kernels.bond_closed import measure_closed, price_closed, yield_closed
-from gpupipe.kernels.bond_yields import measure_flows, price_flows, rate_of_flows
-from gpupipe.kernels.bonds import ACCRUED, N_TERMS, PERIOD, bond_flows, bond_terms
+from gpupipe.kernels.bond_yields import measure_flows, price_flows, rate_of_flows, yield_of_rate
+from gpupipe.kernels.bonds import ACCRUED, N_TERMS, bond_flows, bond_terms
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.columns import BondColumns
 from gpupipe.workloads.bonds.valuation.conversion import plain
@@ -237,7 +237,7 @@ class Terms:
         )  # fmt: skip
         for part in self.flows:
             rate_of_flows(*part.blocks, *part.arrays, dirty, np.float64(np.nan), part.discount, rate, status)
-            rate[part.bonds] = xp.expm1(rate[part.bonds]) / self.terms[PERIOD, part.bonds]
+            yield_of_rate(part.n, part.bonds, self.terms, rate)
         return rate, status
 
 

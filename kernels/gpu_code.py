@@ -1,0 +1,313 @@
+"""The GPU code of kernels: PTX and cubins by definition and architecture, shipped, kept on disk, or compiled once.
+
+Code is looked up in this order: in `gpu_code.zip` beside this file, which a wheel may ship; in the folder that
+`NUMBA_CACHE_DIR` names, else in `__pycache__` beside this file, else (an environment that only root may write to) in
+the user's cache folder. What is nowhere is compiled by numba-cuda, under a lock that processes share, and kept.
+
+`python -m gpupipe.kernels.gpu_code` compiles all kernels for all architectures into `gpu_code.zip`; a wheel that is
+built afterwards contains the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import notice
+from .cores import available_cores
+
+if TYPE_CHECKING:
+    from .compile import Kernel
+
+Capability = tuple[int, int]
+# Turing (the oldest that CUDA 13 supports), A100, RTX 30, RTX 40, H100, B200, RTX 50. A device runs the code of the
+# newest architecture that is not newer than itself.
+ARCHITECTURES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+# NVVM writes PTX of two generations. One text of each serves all architectures from its target on, and cubins are
+# assembled of it: what tests run on a CPU is therefore what every GPU runs.
+PTX_TARGETS: tuple[Capability, ...] = ((7, 5), (10, 0))
+SHIPPED = pathlib.Path(__file__).with_name("gpu_code.zip")
+_ENTRY = re.compile(r"\.entry\s+(\w+)\s*\(([^)]*)\)")
+_PARAMETER = re.compile(r"\.param\s+\.\w+\s+([\w$]+)")
+
+
+class MissingCodeError(Exception):
+    """A kernel has no code for a GPU, and none can be compiled; the message names the fix."""
+
+
+@dataclass(frozen=True)
+class GpuCode:
+    """The code of one kernel for one architecture.
+
+    ptx: text with one entry, whose parameters are named after the arguments that they come from: `n_items`, the name of
+        a scalar, `x$data` (the address of an array), `x$shape0` (the length of its first dimension).
+    cubin: machine code made of the PTX, which loads in no time.
+
+        >>> code = GpuCode(".visible .entry double(.param .u64 n_items, .param .u64 x$data)\\n{ ret; }", b"\\x7fELF")
+        >>> code.entry, code.parameters
+        ('double', ('n_items', 'x$data'))
+    """
+
+    ptx: str
+    cubin: bytes
+
+    @property
+    def entry(self) -> str:
+        """The name of the function that is launched."""
+        return self._signature[1]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters, in order."""
+        return tuple(_PARAMETER.findall(self._signature[2]))
+
+    @property
+    def _signature(self) -> re.Match[str]:
+        found = _ENTRY.search(self.ptx)
+        if found is None:
+            raise ValueError("the PTX has no .entry")
+        return found
+
+    @property
+    def text(self) -> bytes:
+        """The PTX as a driver loads it, with the 0 byte that ends it."""
+        return self.ptx.encode() + b"\0"
+
+
+def architecture_of(capability: Capability) -> Capability:
+    """The architecture whose code a device of a compute capability runs; MissingCodeError for one that is too old.
+
+    >>> architecture_of((9, 0)), architecture_of((12, 1)), architecture_of((8, 7))
+    ((9, 0), (12, 0), (8, 6))
+    """
+    able = [architecture for architecture in ARCHITECTURES if architecture <= capability]
+    if not able:
+        oldest = ".".join(map(str, ARCHITECTURES[0]))
+        raise MissingCodeError(f"the GPU has compute capability {'.'.join(map(str, capability))}; {oldest} is needed")
+    return able[-1]
+
+
+def ptx_target(architecture: Capability) -> Capability:
+    """The target of the PTX whose code an architecture runs.
+
+    >>> ptx_target((9, 0)), ptx_target((12, 0))
+    ((7, 5), (10, 0))
+    """
+    return max(target for target in PTX_TARGETS if target <= architecture)
+
+
+def arch_name(architecture: Capability) -> str:
+    """The name that compilers give an architecture.
+
+    >>> arch_name((12, 0)), capability_of("sm_120")
+    ('sm_120', (12, 0))
+    """
+    return f"sm_{architecture[0]}{architecture[1]}"
+
+
+def capability_of(arch: str) -> Capability:
+    """The architecture of a name such as sm_90."""
+    digits = arch.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
+
+
+def name_of(full_name: str, architecture: Capability) -> str:
+    """What is shown of a kernel's code: labels.label_cube sm_90."""
+    return f"{full_name} {arch_name(architecture)}"
+
+
+def file_name(kernel: Kernel, architecture: Capability) -> str:
+    """The name of a kernel's code without suffix: kernel, a hash of all that the code depends on, architecture."""
+    text = f"{kernel.definition}\0{kernel.types}\0{kernel.cooperative}\0{_compiler_source()}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{kernel.full_name}-{digest}-{arch_name(architecture)}"
+
+
+def available(kernel: Kernel, architecture: Capability) -> bool:
+    """Whether the code is shipped or kept, so that nothing has to be compiled."""
+    return _found(kernel, architecture) is not None
+
+
+def code_of(kernel: Kernel, architecture: Capability) -> GpuCode:
+    """The code of a kernel, compiled and kept where it is neither shipped nor kept.
+
+    Raises MissingCodeError where numba-cuda, which compiles, is not installed.
+    """
+    began, name = time.perf_counter(), name_of(kernel.full_name, architecture)
+    if (code := _found(kernel, architecture)) is not None:
+        notice.made.append(notice.Made(name, time.perf_counter() - began, loaded=True))
+        return code
+    if not can_compile():
+        raise MissingCodeError(
+            f"kernel {kernel.full_name} has no code for compute capability {architecture[0]}.{architecture[1]}, and "
+            "numba-cuda, which compiles it, is not installed: pip install 'gpupipe[kernels]'"
+        )
+    folder = cache_folder()
+    with _only_one(folder, kernel):
+        code = _found(kernel, architecture)  # another thread or process may have been first
+        loaded = code is not None
+        if code is None:
+            from .gpu_compile import compile_for
+
+            notice.compiling(name)
+            code = compile_for(kernel, architecture)
+            if folder is not None:
+                _keep(folder, kernel, architecture, code)
+        notice.made.append(notice.Made(name, time.perf_counter() - began, loaded))
+        return code
+
+
+def can_compile() -> bool:
+    """Whether numba-cuda is installed."""
+    return importlib.util.find_spec("numba_cuda") is not None
+
+
+def cache_folder() -> pathlib.Path | None:
+    """Where compiled code is kept; None where no folder can be written."""
+    import numba
+
+    chosen = numba.config.CACHE_DIR
+    candidates = [pathlib.Path(chosen)] if chosen else [pathlib.Path(__file__).parent / "__pycache__", _users_cache()]
+    for candidate in candidates:
+        folder = candidate / "gpu"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return None
+
+
+def _users_cache() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(base) if base else pathlib.Path.home() / ".cache") / "gpupipe"
+
+
+def _compiler_source() -> str:
+    """The source of what compiles: code that an earlier version of it made is not taken."""
+    return pathlib.Path(__file__).with_name("gpu_compile.py").read_text(encoding="utf-8")
+
+
+def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
+    ptx, cubin = _files(kernel, architecture)
+    if SHIPPED.exists():
+        with zipfile.ZipFile(SHIPPED) as shipped, contextlib.suppress(KeyError):
+            return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
+    if (folder := cache_folder()) is not None:
+        with contextlib.suppress(FileNotFoundError):
+            return GpuCode((folder / ptx).read_text(encoding="utf-8"), (folder / cubin).read_bytes())
+    return None
+
+
+def _files(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
+    """Names of a kernel's PTX and cubin."""
+    return f"{file_name(kernel, ptx_target(architecture))}.ptx", f"{file_name(kernel, architecture)}.cubin"
+
+
+def _keep(folder: pathlib.Path, kernel: Kernel, architecture: Capability, code: GpuCode) -> None:
+    """Write both files; a full disk keeps nothing."""
+    ptx, cubin = _files(kernel, architecture)
+    with contextlib.suppress(OSError):
+        _write(folder / ptx, code.ptx.encode())
+        _write(folder / cubin, code.cubin)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.replace(file.name, path)
+        except OSError:
+            pathlib.Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+_threads_turn = threading.Lock()  # numba compiles one kernel at a time in a process anyhow
+
+
+@contextlib.contextmanager
+def _only_one(folder: pathlib.Path | None, kernel: Kernel) -> Iterator[None]:
+    """Let one thread of one process compile a kernel; the others then find it on disk."""
+    with _threads_turn, contextlib.ExitStack() as stack:
+        if folder is not None:
+            file = stack.enter_context((folder / f"{kernel.full_name}.lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a process that dies
+        yield
+
+
+def compile_all(
+    kernels: Iterable[Kernel], architectures: Iterable[Capability], progress: Callable[[str], None] = lambda text: None
+) -> None:
+    """Compile what is missing, a process for each core."""
+    wanted = [(kernel, tuple(a for a in architectures if not available(kernel, a))) for kernel in kernels]
+    missing = sorted(((k, a) for k, a in wanted if a), key=lambda pair: len(pair[0].definition), reverse=True)
+    if not missing:
+        return
+    with ProcessPoolExecutor(min(available_cores(), len(missing))) as pool:
+        jobs = [pool.submit(_compile_named, kernel.full_name, architectures) for kernel, architectures in missing]
+        for (kernel, _), job in zip(missing, jobs, strict=True):
+            job.result()
+            progress(kernel.full_name)
+
+
+def _compile_named(name: str, architectures: tuple[Capability, ...]) -> None:
+    from .compile import all_kernels
+
+    kernel = next(kernel for kernel in all_kernels() if kernel.full_name == name)
+    for architecture in architectures:
+        code_of(kernel, architecture)
+
+
+def ship(path: pathlib.Path = SHIPPED, architectures: Iterable[Capability] = ARCHITECTURES) -> int:
+    """Write the code of all kernels into one file, which a wheel then contains; how many entries it has.
+
+    Equal code gives equal bytes.
+    """
+    from .compile import all_kernels
+
+    kernels, architectures = all_kernels(), tuple(architectures)
+    compile_all(kernels, architectures, lambda name: print(name, flush=True))
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as file:
+        for kernel in kernels:
+            members: dict[str, bytes] = {}
+            for architecture in architectures:
+                code, (ptx, cubin) = code_of(kernel, architecture), _files(kernel, architecture)
+                members |= {ptx: code.ptx.encode(), cubin: code.cubin}
+            for name, content in members.items():
+                file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_LZMA)
+        n_members = len(file.namelist())
+    os.replace(part, path)
+    return n_members
+
+
+def main() -> int:
+    """Compile all kernels into the file that wheels ship; exit code 2 without a compiler."""
+    parser = argparse.ArgumentParser(description="Compile all kernels for GPUs into gpu_code.zip, which wheels ship.")
+    parser.add_argument("--out", type=pathlib.Path, default=SHIPPED)
+    chosen = parser.parse_args()
+    if not can_compile():
+        print("numba-cuda is not installed: pip install 'gpupipe[kernels]'", file=sys.stderr)
+        return 2
+    n_members = ship(chosen.out)
+    print(f"{n_members} entries, {chosen.out.stat().st_size / 1e6:.1f} MB in {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

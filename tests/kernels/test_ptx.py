@@ -1,0 +1,82 @@
+"""Every kernel's PTX gives the bits of the CPU loop, in any order of blocks and threads, and breaks no rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpupipe.kernels.compile import all_kernels
+from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
+from tests.support.kernel_calls import calls_in_parts, recorded_calls
+from tests.support.kernel_resources import arch_of, name_of, ptx_of
+from tests.support.ptx import may_be_contracted, program, why_not
+from tests.support.ptx.comparison import STATE, Comparison, in_few_blocks, run
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+COOPERATIVE = [name for name, kernel in KERNELS.items() if kernel.cooperative]
+ARCHITECTURES = ((8, 6), (9, 0), (12, 0))
+# Order of blocks and threads (as numbered, backwards, at random), and threads of a block: results depend on neither.
+LAUNCHES = ((0, THREADS_PER_BLOCK), (1, 32), (7, 96))
+FEW_BLOCKS = ((1, 0), (2, 1), (3, 9))  # blocks, and their order
+# Kernels whose floats differ from the CPU loop's by at most so many units in the last place: exp and log of the CPU's
+# libm and of CUDA's round differently.
+NOT_YET = {
+    "bond_curves.discount_flows": 2,
+    "bond_curves.key_rates": 1_000_000,
+    "bond_yields.rate_of_flows": 1,
+    "episodes.policy_episode": 100,
+    "policy.policy_step": 10,
+    "softmax.activity_gradient": 1_000,
+    "softmax.softmax_gradient": 10,
+    "softmax.softmax_log_loss": 10,
+    "softmax.softmax_probability": 5,
+}
+COMPARED: dict[tuple[str, str], Comparison] = {}  # by the key of a program, and what it ran
+
+
+def compared(name, ptx, kind, use):
+    """The comparison that `use` fills for a kernel's PTX. Architectures often have the same program: it runs once."""
+    checked = program(ptx, checked=True)
+    if (checked.key, kind) not in COMPARED:
+        found = COMPARED[checked.key, kind] = Comparison()
+        use(name, checked, found)
+    return COMPARED[checked.key, kind]
+
+
+def run_small_calls(name, checked, found):
+    for k, call in enumerate(call for call in recorded_calls() if name_of(call.kernel) == name):
+        for order, threads in LAUNCHES:
+            run(checked, call, order, threads, 1000 * k + 100 * order, found)
+
+
+def run_few_blocks(name, checked, found):
+    for call in (call for call in calls_in_parts() if name_of(call.kernel) == name):
+        for workers, order in FEW_BLOCKS:
+            run(checked, in_few_blocks(call, workers), order, THREADS_PER_BLOCK, workers, found)
+
+
+def test_the_table_of_states_names_arguments_that_kernels_write():
+    for name, state in STATE.items():
+        written = [n for n, is_written in zip(KERNELS[name].names, KERNELS[name].written, strict=True) if is_written]
+        assert set(state) <= set(written), name
+
+
+def assert_equal(name, found):
+    assert not found.faults, "\n".join(found.messages)
+    assert found.values, "a kernel without an output is not tested"
+    assert found.ulps <= NOT_YET.get(name, 0), found.where
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_ptx_equals_the_cpu_loop(cc, name):
+    ptx = ptx_of(KERNELS[name], cc)
+    assert may_be_contracted(ptx) == []
+    assert_equal(name, compared(name, ptx, "small calls", run_small_calls))
+
+
+@pytest.mark.parametrize("name", COOPERATIVE)
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=arch_of)
+def test_blocks_that_take_several_items_in_turn_equal_the_cpu_loop(cc, name):
+    assert_equal(name, compared(name, ptx_of(KERNELS[name], cc), "few blocks", run_few_blocks))

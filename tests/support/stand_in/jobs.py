@@ -1,0 +1,88 @@
+"""Small jobs of gpupipe that run on a CPU and on the stand-in: what they write, and what they count, is compared.
+
+    python -m tests.support.stand_in.jobs equity cuda FOLDER
+
+runs the commands of a job one after the other in this process, writes what each of them wrote to FOLDER, and what it
+counted to FOLDER/counts.json, beside what gpupipe's own ledger of the bus says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from tests.support import bond_run
+from tests.support.tiny import QUICK
+
+ROOT = pathlib.Path(__file__).parents[3]
+COUNTED = "counts.json"
+# Numbers of rounds that do not depend on the last bits of a loss: what is counted is equal on every machine.
+_SETTINGS = (*QUICK, "training.early_stopping=100", "labels.horizons=1,3")
+_SET = tuple(f"--set={setting}" for setting in _SETTINGS)
+_DATA = ("--data", "{folder}/bars.parquet")
+_MODELS = ("--models", "{folder}/OUT", *_DATA)
+# Commands by name; {folder} is the folder of the run.
+JOBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "equity": {
+        "run": ("run", *_DATA, "--preset", "fast", "--jobs", "1", "--out", "{folder}/OUT", *_SET),
+        "scan": ("scan", *_MODELS, "--to", "{folder}/signals.parquet"),
+        "backtest": ("backtest", *_MODELS, "--call", "profit"),
+        "portfolio": ("backtest", *_MODELS, "--portfolio", "long-short"),
+    },
+    "nightly": {
+        "nightly": (
+            "nightly", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "linear,meta_learner", "--family",
+            "linear", "--calendar", "none", "--out", "{folder}/OUT", *_SET,
+        ),
+    },
+    "bonds": {
+        "bonds": ("bonds", "--market", "simulated", *bond_run.MARKET, *bond_run.OPTIONS, "--jobs", "1", "--out",
+                  "{folder}/OUT"),
+    },
+}  # fmt: skip
+
+
+def run_in_process(name: str, device: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Run a job in a process of its own."""
+    command = [sys.executable, "-m", "tests.support.stand_in.jobs", name, device, str(folder)]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+
+
+def perform(name: str, device: str, folder: pathlib.Path) -> int:
+    """Run the commands of a job on a device, in this process; the exit code of the first that fails."""
+    if device == "cuda":
+        from tests.support.stand_in.install import install
+
+        install()
+    from gpupipe.cli.main import main as gpupipe
+    from gpupipe.runtime.device import pick
+    from tests.support.stand_in.counting import COUNTS
+
+    _write_bars(folder)
+    counted = {}
+    for command, words in JOBS[name].items():
+        COUNTS.clear()
+        code = gpupipe([word.format(folder=folder) for word in words] + ["--device", device])
+        if code:
+            return code
+        counted[command] = COUNTS.by_stage()
+    ledger = pick(device).ledger.as_dict()
+    (folder / COUNTED).write_text(json.dumps({"commands": counted, "ledger": ledger}))
+    return 0
+
+
+def _write_bars(folder: pathlib.Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tests.support.tiny import tiny_market
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(tiny_market().to_arrow(), folder / "bars.parquet")
+
+
+if __name__ == "__main__":
+    sys.exit(perform(sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])))
