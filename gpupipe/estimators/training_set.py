@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,6 +209,9 @@ class TrainingSet:
         """
         if device.kind == self.device.kind:
             return self
+        source: weakref.ref[TrainingSet] | None = self.__dict__.get("_source")
+        if source is not None and (original := source()) is not None and original.device.kind == device.kind:
+            return original
         if self.parent:
             parent, targets = self.parent
             return parent.on(device).of_targets(targets)
@@ -219,6 +223,7 @@ class TrainingSet:
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
 
         copied: TrainingSet = self.shared(f"on {device.kind}", make)
+        copied.__dict__["_source"] = weakref.ref(self)
         return copied
 
     def of_columns(self, columns: np.ndarray) -> TrainingSet:
