@@ -83,7 +83,8 @@ class Panel:
         if offsets[0] != 0 or offsets[-1] != n_rows or bool((offsets[1:] < offsets[:-1]).any()):
             raise ValueError(f"offsets must rise from 0 to n_rows = {n_rows}")
         backwards = self.time_ns[1:] <= self.time_ns[:-1]
-        backwards[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < n_rows)] - 1] = False
+        last_rows = offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < n_rows)] - 1
+        backwards[self.device.asarray(last_rows)] = False
         if bool(backwards.any()):
             raise ValueError("time_ns must be strictly increasing within each symbol; read() sorts and merges")
 
@@ -231,12 +232,13 @@ class Panel:
         """The same panel on `device`; itself if it is there already."""
         if device.kind == self.device.kind:
             return self
+        move = self.device.to_host if device.kind == "cpu" else device.asarray  # the GPU's ledger counts both ways
         return dataclasses.replace(
             self,
-            columns={name: device.asarray(column) for name, column in self.columns.items()},
-            time_ns=device.asarray(self.time_ns),
-            local_ns=None if self.local_ns is None else device.asarray(self.local_ns),
-            offsets=device.asarray(self.offsets),
+            columns={name: move(column) for name, column in self.columns.items()},
+            time_ns=move(self.time_ns),
+            local_ns=None if self.local_ns is None else move(self.local_ns),
+            offsets=move(self.offsets),
         )
 
     def to_arrow(self) -> pyarrow.Table:

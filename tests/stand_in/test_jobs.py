@@ -28,7 +28,12 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "OUT/calibration_slices.parquet": _SUMS, "OUT/curves.parquet": _SUMS, "OUT/ranking.parquet": _SUMS,
         "OUT/importance.json": _SUMS, "OUT/cutoffs.json": _SUMS, "signals.parquet": _EXP,
     },
-    "nightly": {},
+    "nightly": {
+        "OUT/trained_*/linear.npz": _EXP, "OUT/trained_*/meta_learner.npz": _EXP, "OUT/trained_*/metadata.json": _SUMS,
+        "OUT/summary.json": _SUMS, "OUT/summary.parquet": _SUMS, "OUT/calibration_slices.parquet": _SUMS,
+        "OUT/curves.parquet": _SUMS, "OUT/ranking.parquet": _SUMS, "OUT/signals.parquet": _EXP,
+        "OUT/signals.sqlite": _EXP,
+    },
     "bonds": {
         "OUT/bonds/curves.parquet": _BONDS, "OUT/bonds/dates.parquet": _BONDS, "OUT/bonds/predictions.parquet": _BONDS,
         "OUT/bonds/risk.parquet": _BONDS, "OUT/bonds/signals.parquet": _BONDS, "OUT/bonds/states.npz": _BONDS,

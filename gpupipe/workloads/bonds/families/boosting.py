@@ -85,6 +85,7 @@ class Boosting(Family):
             early_stopping_rounds=settings.patience, verbose_eval=False, callbacks=[Reporting()],
         )  # fmt: skip
         kept = booster[: booster.best_iteration + 1]
+        kept.set_param({"device": "cpu"})  # wherever it was grown, it predicts rows of the host
         losses = [float(loss) ** 2 for loss in log["validation"]["rmse"]]
         return BoostingModel(kept, {"validation_losses": losses})
 
