@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView, of_columns
+from gpupipe.dataset.row_view import RowView, of_columns, on_device
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -218,7 +218,8 @@ class TrainingSet:
 
         def make() -> TrainingSet:
             fit, validation = (
-                {group: rows.on(device) for group, rows in views.items()} for views in (self.fit, self.validation)
+                dict(zip(views, on_device(list(views.values()), device), strict=True))
+                for views in (self.fit, self.validation)
             )
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
 
