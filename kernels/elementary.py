@@ -10,8 +10,8 @@ branch and no call, so loops over them become vector instructions.
 log 2 is the sum of a head of few bits, whose product with k or e is exact, and a tail. What the sum of the head's
 product and r or f loses is kept and added to the rest.
 
-Largest error in units in the last place (0.5 is correctly rounded): exp_32 0.0 and log_32 0.0 over all float32 numbers;
-exp_64 0.0, log_64 0.0, log1p_64 0.0 and expm1_64 0.0 over a dense sample.
+Largest error in units in the last place (0.5 is correctly rounded): exp_32 0.92 and log_32 0.85 over all float32
+numbers; exp_64 0.87, log_64 0.88, log1p_64 1.44 and expm1_64 1.59 over nine million numbers of all sizes.
 
 Source: Cody and Waite, Software Manual for the Elementary Functions (1980); the coefficients of log_64 are those of
 e_log.c in fdlibm (Sun Microsystems, 1993).
@@ -69,7 +69,7 @@ _L7_64 = np.float64(0.1479819860511658591)
 
 @inline
 def exp_32(x):
-    """exp(x) of a float32 within 0.9 units in the last place, subnormal results included; NaN for NaN."""
+    """exp(x) of a float32 within 0.93 units in the last place, subnormal results included; NaN for NaN."""
     x = _MOST_32 if x > _MOST_32 else x
     x = _LEAST_32 if x < _LEAST_32 else x
     rounded = x * _PER_LOG_2_32 + _ROUND_32
@@ -159,7 +159,7 @@ def exp_64(x):
 
 @inline
 def expm1_64(x):
-    """exp(x) - 1 of a float64 within 1.5 units in the last place; NaN for NaN."""
+    """exp(x) - 1 of a float64 within 1.7 units in the last place; NaN for NaN."""
     x = _MOST_64 if x > _MOST_64 else x
     x = _LEAST_64 if x < _LEAST_64 else x
     above, whole = _power_64(x)

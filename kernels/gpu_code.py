@@ -3,14 +3,10 @@
 Code is looked up in this order: in `gpu_code.zip` beside this file, which a wheel may ship; in the folder that
 `NUMBA_CACHE_DIR` names, else in `__pycache__` beside this file, else (an environment that only root may write to) in
 the user's cache folder. What is nowhere is compiled by numba-cuda, under a lock that processes share, and kept.
-
-`python -m gpupipe.kernels.gpu_code` compiles all kernels for all architectures into `gpu_code.zip`; a wheel that is
-built afterwards contains the file.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -18,18 +14,15 @@ import importlib.util
 import os
 import pathlib
 import re
-import sys
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import notice
-from .cores import available_cores
 
 if TYPE_CHECKING:
     from .compile import Kernel
@@ -203,7 +196,7 @@ def _compiler_source() -> str:
 
 
 def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
-    ptx, cubin = _files(kernel, architecture)
+    ptx, cubin = files_of(kernel, architecture)
     if SHIPPED.exists():
         with zipfile.ZipFile(SHIPPED) as shipped, contextlib.suppress(KeyError):
             return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
@@ -213,14 +206,14 @@ def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
     return None
 
 
-def _files(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
+def files_of(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
     """Names of a kernel's PTX and cubin."""
     return f"{file_name(kernel, ptx_target(architecture))}.ptx", f"{file_name(kernel, architecture)}.cubin"
 
 
 def _keep(folder: pathlib.Path, kernel: Kernel, architecture: Capability, code: GpuCode) -> None:
     """Write both files; a full disk keeps nothing."""
-    ptx, cubin = _files(kernel, architecture)
+    ptx, cubin = files_of(kernel, architecture)
     with contextlib.suppress(OSError):
         _write(folder / ptx, code.ptx.encode())
         _write(folder / cubin, code.cubin)
@@ -248,66 +241,3 @@ def _only_one(folder: pathlib.Path | None, kernel: Kernel) -> Iterator[None]:
             file = stack.enter_context((folder / f"{kernel.full_name}.lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a process that dies
         yield
-
-
-def compile_all(
-    kernels: Iterable[Kernel], architectures: Iterable[Capability], progress: Callable[[str], None] = lambda text: None
-) -> None:
-    """Compile what is missing, a process for each core."""
-    wanted = [(kernel, tuple(a for a in architectures if not available(kernel, a))) for kernel in kernels]
-    missing = sorted(((k, a) for k, a in wanted if a), key=lambda pair: len(pair[0].definition), reverse=True)
-    if not missing:
-        return
-    with ProcessPoolExecutor(min(available_cores(), len(missing))) as pool:
-        jobs = [pool.submit(_compile_named, kernel.full_name, architectures) for kernel, architectures in missing]
-        for (kernel, _), job in zip(missing, jobs, strict=True):
-            job.result()
-            progress(kernel.full_name)
-
-
-def _compile_named(name: str, architectures: tuple[Capability, ...]) -> None:
-    from .compile import all_kernels
-
-    kernel = next(kernel for kernel in all_kernels() if kernel.full_name == name)
-    for architecture in architectures:
-        code_of(kernel, architecture)
-
-
-def ship(path: pathlib.Path = SHIPPED, architectures: Iterable[Capability] = ARCHITECTURES) -> int:
-    """Write the code of all kernels into one file, which a wheel then contains; how many entries it has.
-
-    Equal code gives equal bytes.
-    """
-    from .compile import all_kernels
-
-    kernels, architectures = all_kernels(), tuple(architectures)
-    compile_all(kernels, architectures, lambda name: print(name, flush=True))
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as file:
-        for kernel in kernels:
-            members: dict[str, bytes] = {}
-            for architecture in architectures:
-                code, (ptx, cubin) = code_of(kernel, architecture), _files(kernel, architecture)
-                members |= {ptx: code.ptx.encode(), cubin: code.cubin}
-            for name, content in members.items():
-                file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_LZMA)
-        n_members = len(file.namelist())
-    os.replace(part, path)
-    return n_members
-
-
-def main() -> int:
-    """Compile all kernels into the file that wheels ship; exit code 2 without a compiler."""
-    parser = argparse.ArgumentParser(description="Compile all kernels for GPUs into gpu_code.zip, which wheels ship.")
-    parser.add_argument("--out", type=pathlib.Path, default=SHIPPED)
-    chosen = parser.parse_args()
-    if not can_compile():
-        print("numba-cuda is not installed: pip install 'gpupipe[kernels]'", file=sys.stderr)
-        return 2
-    n_members = ship(chosen.out)
-    print(f"{n_members} entries, {chosen.out.stat().st_size / 1e6:.1f} MB in {chosen.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

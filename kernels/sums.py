@@ -8,7 +8,7 @@ import numpy as np
 
 from .compile import kernel
 
-ROWS_OF_BLOCK = 512  # rows that are added up one after the other
+ROWS_OF_BLOCK = 500  # rows that are added up one after the other
 SUM, COUNT = 0, 1  # of `sums`
 
 

@@ -1,11 +1,21 @@
-"""What can only be measured on a GPU, in one call: `python -m bench.gpu --data BARS.parquet --out LINES.jsonl`.
+"""What can only be measured on a GPU, in one call: `python -m bench.gpu --out LINES.jsonl`.
 
+    kernels    every value of labels, features, bins, backtests and bonds against the CPU loop's bits; milliseconds, and
+               the share of the rate of a copy
+    boosters   XGBoost: rounds on matrices in turn, threads, milliseconds a round, ways to read margins
+    tests      `pytest -m gpu`
+    job        the fast job on the GPU and on the CPU of the same machine
+    pool       whether Torch and CuPy allocate from one pool
     windows    windows gathered on the GPU against those of the CPU, bit for bit, and their GB/s
     epoch      seconds of an epoch of each preset: captured as a CUDA graph, and one operator at a time; fp32 and bf16
     loss       the best validation loss of a short training, on the GPU and on the CPU
+    agent      steps a second of 4,096 environments, after equal rewards
+    bonds      a million bonds priced and their yields found, after equal bits
+    cuml       cuML's forest and logistic regression against ours: milliseconds and log-loss
 
-The most valuable step comes first, and each adds a JSON line to the file at once, so that nothing is lost where time
-ends. --steps chooses. Never run on a GPU yet.
+The most valuable step comes first, and each adds JSON lines to the file at once, so that nothing is lost where time
+ends; a step that fails adds a line that says why, and the next one runs. --steps chooses. The machine needs no network.
+`python -m bench.gpu.page LINES.jsonl` draws a page. Never run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -13,43 +23,88 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-import numpy as np
 
 from bench import runs
+from bench.gpu import boosters, kernels, networks, workloads
 from bench.runs import Line
-from gpupipe.runtime.device import pick, why_no_cuda
+from gpupipe.data import load
+from gpupipe.runtime.device import why_no_cuda
 
-STEPS = ("windows", "epoch", "loss")
-EPOCHS = 3  # that are timed; the first also captures, and is not counted
+Step = Callable[[argparse.Namespace], Iterator[Line]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="a Parquet file of one series")
+    parser.add_argument("--data", default="demo", help="bars of a market, for kernels and job")
+    parser.add_argument("--sector-map", help="CSV of symbol and sector, where the bars do not hold it")
+    parser.add_argument("--series", type=pathlib.Path, help="a Parquet file of one series, for networks")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="lines are added")
     parser.add_argument("--steps", type=runs.numbers(str), default=list(STEPS))
     parser.add_argument("--presets", type=runs.numbers(str), default=["fast", "balanced", "quality"])
     chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.steps) - set(STEPS):
+        raise SystemExit(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     if reason := why_no_cuda():
         raise SystemExit(f"there is no GPU to measure on: {reason}")
+    failed = 0
     for step in STEPS:
         if step in chosen.steps:
-            for line in MEASURES[step](chosen):
-                add(chosen.out, {"kind": step, **about(), **line})
-    return 0
+            failed += run(step, chosen)
+    return int(failed > 0)
+
+
+def run(step: str, chosen: argparse.Namespace) -> bool:
+    """Run a step, and add its lines; whether it failed."""
+    try:
+        for line in STEPS[step](chosen):
+            add(chosen.out, {"kind": step, **about(), **line})
+    except Exception as error:
+        where = traceback.format_exc().splitlines()[-3:]
+        add(chosen.out, {"kind": step, **about(), "error": f"{type(error).__name__}: {error}", "where": where})
+        return True
+    return False
+
+
+def market_kernels(chosen: argparse.Namespace) -> Iterator[Line]:
+    """All kernels on the bars of --data."""
+    panel, _ = load(chosen.data, chosen.sector_map, "all", "cpu")
+    yield from kernels.measured(panel)
+
+
+def rounds(chosen: argparse.Namespace) -> Iterator[Line]:
+    """All cases of XGBoost."""
+    yield from boosters.measured("cuda")
+
+
+def of_series(measure: Step) -> Step:
+    """A step that needs --series."""
+
+    def step(chosen: argparse.Namespace) -> Iterator[Line]:
+        if chosen.series is None:
+            yield {"skipped": "--series names no file"}
+            return
+        yield from measure(chosen)
+
+    return step
+
+
+STEPS: dict[str, Step] = {
+    "kernels": market_kernels, "boosters": rounds, "tests": workloads.tests, "job": workloads.job,
+    "pool": networks.pool, "windows": of_series(networks.windows), "epoch": of_series(networks.epoch),
+    "loss": of_series(networks.loss), "agent": workloads.agent, "bonds": workloads.bond_values, "cuml": workloads.cuml,
+}  # fmt: skip
 
 
 def about() -> Line:
     """What every line says of the machine."""
-    import torch
+    import cupy
 
-    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "time": time.strftime("%F %T%z")}
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    return {"device": name, "cupy": cupy.__version__, "time": time.strftime("%F %T%z")}
 
 
 def add(out: pathlib.Path, line: Line) -> None:
@@ -59,87 +114,6 @@ def add(out: pathlib.Path, line: Line) -> None:
         file.write(json.dumps(line) + "\n")
     runs.show(line)
 
-
-def problems(chosen: argparse.Namespace, kind: str) -> Any:
-    """Rows, labels and features of the series on a device; see bench.sequence.problem."""
-    from bench.sequence.problem import problem_of, read_series
-
-    return problem_of(chosen.data.stem, read_series(chosen.data).to(pick(kind)), "core")
-
-
-def windows(chosen: argparse.Namespace) -> Iterator[Line]:
-    """Every preset's windows of 1,024 rows."""
-    import torch
-
-    from gpupipe.estimators.torch.scaler import fit_scaler
-    from gpupipe.estimators.torch.settings import PRESETS
-    from gpupipe.estimators.torch.windows import Windows
-
-    on_cpu, on_gpu = (problems(chosen, kind).training for kind in ("cpu", "cuda"))
-    scaler = fit_scaler([on_cpu])
-    for preset in chosen.presets:
-        length = PRESETS[preset].length
-        both = [Windows([rows], length, scaler) for rows in (on_cpu, on_gpu)]
-        positions = np.random.default_rng(0).permutation(on_cpu.n)[:1024]
-        expected = both[0].batch(positions).numpy()
-        batch = both[1].batch(positions)
-        equal = bool((batch.cpu().numpy() == expected).all())
-        seconds = []
-        for _ in range(20):
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            both[1].batch(positions)
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-        gigabytes = 2 * expected.nbytes / 1e9  # read once, written once
-        yield {"preset": preset, "equal": equal, "gb_s": gigabytes / statistics.median(seconds)}
-
-
-def epoch(chosen: argparse.Namespace) -> Iterator[Line]:
-    """An epoch of each preset and precision, captured and not."""
-    problem = problems(chosen, "cuda")
-    for preset in chosen.presets:
-        for precision in ("fp32", "bf16"):
-            for captured in (True, False):
-                seconds, loss = trained(problem, preset, precision, captured)
-                yield {
-                    "preset": preset, "precision": precision, "captured": captured, "rows": problem.training.n,
-                    "epoch_s": statistics.median(seconds[1:]), "first_epoch_s": seconds[0], "validation_loss": loss,
-                }  # fmt: skip
-
-
-def loss(chosen: argparse.Namespace) -> Iterator[Line]:
-    """The best validation loss of a few epochs, on the GPU and on the CPU."""
-    for preset in chosen.presets[:1]:
-        on_gpu = trained(problems(chosen, "cuda"), preset, "auto", True)[1]
-        on_cpu = trained(problems(chosen, "cpu"), preset, "auto", False)[1]
-        yield {"preset": preset, "on_gpu": on_gpu, "on_cpu": on_cpu, "ratio": on_gpu / on_cpu}
-
-
-def trained(problem: Any, preset: str, precision: str, captured: bool) -> tuple[list[float], float]:
-    """Seconds of each epoch of a short training, and its best validation loss."""
-    import dataclasses
-
-    from bench.sequence import ours
-    from gpupipe.estimators.torch import steps
-    from gpupipe.estimators.torch.settings import PRESETS
-
-    settings = dataclasses.replace(PRESETS[preset], precision=precision)
-    network = ours.network_of(problem, settings, seed=1)
-    fit, validation, _ = ours.dataset(problem, settings, settings.scaling)
-    can_capture, steps.can_capture = steps.can_capture, lambda: captured
-    try:
-        network = network.to(fit.torch_device)
-        curve = ours.train(network, problem, fit, validation, settings, 1, 1, EPOCHS)
-    finally:
-        steps.can_capture = can_capture
-    ends = [point.seconds for point in curve.epochs]
-    return np.diff([0.0, *ends]).tolist(), curve.best.validation_loss
-
-
-MEASURES: dict[str, Callable[[argparse.Namespace], Iterator[Line]]] = {
-    "windows": windows, "epoch": epoch, "loss": loss,
-}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,23 +12,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from bench import runs
-from gpupipe.data.panel import Panel
-from gpupipe.features.matrix import compute_bins, compute_features
+from bench.gpu.market_calls import compared
 from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
-from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
-from tests.support.kernel_calls import Call, each_call, run_backtests, value_bonds
-from tests.support.kernel_resources import name_of, ptx_of
+from tests.support.kernel_calls import Call
+from tests.support.kernel_resources import ptx_of
 from tests.support.ptx import program, why_not
-from tests.support.ptx.comparison import Comparison, launch, outputs_of
-
-BONDS = 4_000
+from tests.support.ptx.comparison import launch
 
 
 def main() -> int:
@@ -43,67 +36,20 @@ def main() -> int:
     major, _, minor = chosen.arch.partition(".")
     lines: list[runs.Line] = []
 
+    def by_ptx(call: Call, arguments: list[Any]) -> runs.Line:
+        code = program(ptx_of(call.kernel, (int(major), int(minor))))
+        began = time.perf_counter()
+        launch(code, call, arguments, THREADS_PER_BLOCK)
+        return {"ptx_seconds": time.perf_counter() - began}
+
     def remembered() -> Iterator[runs.Line]:
-        for line in compared(panel, (int(major), int(minor)), chosen.only):
+        for line in compared(panel, chosen.only, by_ptx):
             lines.append(line)
             yield line
 
     about = {"arch": chosen.arch, "rows": panel.n_rows, "symbols": panel.n_symbols}
     runs.report("gpu.ptx", remembered(), chosen.out, **about)
     return int(any(line["differ"] for line in lines))
-
-
-def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What the program computes, by name."""
-    fraction = panel.high / panel.low - np.float32(1)
-    for rule in ("take_profit_first", "first_touch"):
-        for window in ("bars", "calendar"):
-            yield f"labels, {rule}, {window}", partial(tp_dd_labels, panel, rule=rule, window=window)
-    yield (
-        "labels, scaled thresholds",
-        partial(tp_dd_labels, panel, (7, 30, 250), rule="first_touch", multiples=(1, 3), volatility=fraction),
-    )
-    yield "weights", lambda: tp_dd_labels(panel).weight
-    yield "classes", partial(barrier_classes, panel)
-    yield "features", partial(compute_features, panel, "default")
-    yield "bins", lambda: compute_bins(panel, "default", cuts_of(compute_features(panel, "default").values))
-    yield "features, Alpha158", partial(compute_features, panel, "alpha158")
-    yield "backtests", partial(run_backtests, panel)
-    yield f"{BONDS:,} bonds", partial(value_bonds, BONDS)
-
-
-def cuts_of(values: np.ndarray) -> list[np.ndarray]:
-    """Quantiles of every column, as the cut points of its bins."""
-    shares = np.linspace(0, 1, 65)[1:-1]
-    return [np.unique(np.nanquantile(column, shares).astype(np.float32)) for column in values.T]
-
-
-def compared(panel: Panel, arch: tuple[int, int], only: str) -> Iterator[runs.Line]:
-    """A line for each kernel of each step."""
-    for step, compute in steps(panel):
-        found: dict[str, Comparison] = {}
-        seconds: dict[str, float] = {}
-
-        def use(call: Call, found: dict[str, Comparison] = found, seconds: dict[str, float] = seconds) -> None:
-            name = name_of(call.kernel)
-            if not name.startswith(only):
-                return
-            ptx = program(ptx_of(call.kernel, arch))
-            got = [np.array(a) if isinstance(a, np.ndarray) else a for a in call.before]
-            began = time.perf_counter()
-            launch(ptx, call, got, THREADS_PER_BLOCK)
-            seconds[name] = seconds.get(name, 0) + time.perf_counter() - began
-            comparison = found.setdefault(name, Comparison())
-            for output, a, b in outputs_of(call, got, call.after):
-                comparison.add(output, a, b)
-
-        with each_call(use):
-            compute()
-        for name, comparison in found.items():
-            yield {
-                "step": step, "kernel": name, "values": comparison.values, "differ": comparison.differ,
-                "ulps": comparison.ulps, "where": comparison.where, "ptx_seconds": round(seconds[name], 2),
-            }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -217,15 +217,13 @@ class RowView:
 
         Weights that replaced the dataset's are copied.
         """
-        if device.kind == self.device.kind:
-            return self
-        columns = None if self.columns is None else copied(self.columns, self.device, device)
-        rows = self.__dict__.get("_host_rows", self.rows)
-        view = replace(self, dataset=self.dataset.on(device), rows=copied(rows, self.device, device), columns=columns)
+        return self if device.kind == self.device.kind else on_device([self], device)[0]
+
+    def _all_columns_on(self, device: Device) -> RowView:
+        rows = copied(self.__dict__.get("_host_rows", self.rows), self.device, device)
+        view = replace(self, dataset=self.dataset.on(device), rows=rows, columns=None)
         if (weight := self.__dict__.get("weight")) is not None:
             view.__dict__["weight"] = copied(weight, self.device, device)
-        for name in ("X", "y", "weight", "time_ns"):
-            getattr(view, name)  # gathered now, in this thread
         return view
 
     def with_weight(self, weight: Any) -> RowView:
@@ -301,6 +299,18 @@ def in_few_arrays(views: Sequence[RowView]) -> list[Any]:
     joined = parts[0][0] if parts else None
     in_order = all(array is joined and first == end for (array, first), end in zip(parts, ends, strict=False))
     return [joined] if joined is not None and in_order and len(joined) == ends[-1] else [view.X for view in views]
+
+
+def on_device(views: Sequence[RowView], device: Device) -> list[RowView]:
+    """Views of the same columns and storage on another device, gathered there now, in this thread; see `RowView.on`."""
+    moved = [view._all_columns_on(device) for view in views]
+    gather_together(moved)
+    if views and views[0].columns is not None:
+        moved = of_columns(moved, views[0].device.to_host(views[0].columns))
+    for view in moved:
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(view, name)
+    return moved
 
 
 def of_columns(views: Sequence[RowView], columns: np.ndarray) -> list[RowView]:

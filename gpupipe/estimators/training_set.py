@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView, of_columns
+from gpupipe.dataset.row_view import RowView, of_columns, on_device
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -208,17 +209,22 @@ class TrainingSet:
         """
         if device.kind == self.device.kind:
             return self
+        source: weakref.ref[TrainingSet] | None = self.__dict__.get("_source")
+        if source is not None and (original := source()) is not None and original.device.kind == device.kind:
+            return original
         if self.parent:
             parent, targets = self.parent
             return parent.on(device).of_targets(targets)
 
         def make() -> TrainingSet:
             fit, validation = (
-                {group: rows.on(device) for group, rows in views.items()} for views in (self.fit, self.validation)
+                dict(zip(views, on_device(list(views.values()), device), strict=True))
+                for views in (self.fit, self.validation)
             )
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)
 
         copied: TrainingSet = self.shared(f"on {device.kind}", make)
+        copied.__dict__["_source"] = weakref.ref(self)
         return copied
 
     def of_columns(self, columns: np.ndarray) -> TrainingSet:

@@ -135,8 +135,8 @@ class Stage:
 class Placed:
     """The device of a stage, and why.
 
-    expected_s: seconds that all its fits were expected to take, by device kind: on the GPU one after the other, on the
-        CPU shared by all threads; empty where nothing was expected.
+    expected_s: seconds that all its fits of one fold in time were expected to take, by device kind: on the GPU one
+        after the other, on the CPU shared by all threads; empty where nothing was expected.
 
         >>> Placed("bins", "cuda", "trees are fitted there").device
         'cuda'
@@ -237,12 +237,12 @@ def _reason(expected: Mapping[str, float], device: str, cores: int, rates: Rates
     faster = expected[CUDA] < expected[CPU]
     threads = "1 CPU thread" if cores == 1 else f"{cores} CPU threads"
     took = f"{expected[CUDA]:.2g} s on the GPU, {expected[CPU]:.2g} s on {threads}"
-    known = "measured rates" if rates.are_measured else "rates that are estimates, not measured"
+    known = "measured" if rates.are_measured else "estimated"
     if device == CUDA and not faster:
-        return f"{took}, which have enough to do ({known})"
+        return f"{took}, which have enough to do; {known}"
     if device == CPU and faster:
-        return f"{took}; the GPU has enough to do ({known})"
-    return f"{took} ({known})"
+        return f"{took}; the GPU has enough to do; {known}"
+    return f"{took}; {known}"
 
 
 def wishes_of(texts: Iterable[str], stages: Sequence[str], home: str, why: str = "") -> dict[str, str]:

@@ -65,7 +65,7 @@ def units(got: np.ndarray, exact: np.ndarray) -> float:
     return float(np.max(np.abs(got.astype(np.float64) - exact) / place))
 
 
-@pytest.mark.parametrize(("name", "exact", "bound"), [("exp", np.exp, 0.9), ("log", np.log, 0.85)])
+@pytest.mark.parametrize(("name", "exact", "bound"), [("exp", np.exp, 0.93), ("log", np.log, 0.9)])
 def test_float32_is_within_a_unit(name, exact, bound):
     x = numbers_32()
     got = computed(both_32, x, 2)[name == "log"]
@@ -88,7 +88,7 @@ def decimal_units(got: np.ndarray, exact: list[Decimal]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "bound"), [("exp", 0.9), ("log", 0.9), ("expm1", 1.5), ("log1p", 1.5)]
+    ("name", "bound"), [("exp", 0.9), ("log", 0.9), ("expm1", 1.7), ("log1p", 1.5)]
 )  # fmt: skip
 def test_float64_is_within_two_units(name, bound):
     getcontext().prec = 80

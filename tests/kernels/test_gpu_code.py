@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gpupipe.kernels import gpu_code, notice
+from gpupipe.kernels import gpu_code, gpu_ship, notice
 from gpupipe.kernels.compile import Kernel, inline, kernel
 from gpupipe.kernels.gpu_code import GpuCode, MissingCodeError
 
@@ -160,13 +160,11 @@ def test_without_a_compiler_the_error_names_the_fix(folder, monkeypatch):
 
 
 def test_what_is_shipped_is_taken_without_a_compiler(folder, compiling, monkeypatch):
-    from gpupipe.kernels import compile as compiler
-
-    monkeypatch.setattr(compiler, "all_kernels", lambda: [weighted])
-    monkeypatch.setattr(gpu_code, "compile_all", lambda *arguments: None)
-    assert gpu_code.ship(gpu_code.SHIPPED, [HOPPER, ADA]) == 3  # two cubins of one PTX
+    monkeypatch.setattr(gpu_ship, "all_kernels", lambda: [weighted])
+    monkeypatch.setattr(gpu_ship, "compile_all", lambda *arguments: None)
+    assert gpu_ship.ship(gpu_code.SHIPPED, [HOPPER, ADA]) == 3  # two cubins of one PTX
     first = gpu_code.SHIPPED.read_bytes()
-    assert gpu_code.ship(gpu_code.SHIPPED, [HOPPER, ADA]) == 3 and gpu_code.SHIPPED.read_bytes() == first
+    assert gpu_ship.ship(gpu_code.SHIPPED, [HOPPER, ADA]) == 3 and gpu_code.SHIPPED.read_bytes() == first
     for file in folder.glob("*.ptx"):
         file.unlink()
     monkeypatch.setattr(gpu_code, "can_compile", lambda: False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 
 import numpy as np
@@ -148,3 +150,9 @@ def test_products_that_an_assembler_may_fuse_are_found():
     for kept in ("mul.rn.f32 %f1, %f2, %f3; add.f32 %f4, %f1, %f5;", "mul.f32 %f1, %f2, %f3; add.rn.f32 %f4, %f1, %f5;",
                  "mul.lo.s32 %r1, %r2, %r3; add.s32 %r4, %r1, %r5;", "fma.rn.f32 %f1, %f2, %f3, %f4;"):  # fmt: skip
         assert may_be_contracted(kept) == []
+
+
+@pytest.mark.parametrize("name", ("", ".syntax", ".expressions", ".contraction", ".program", ".comparison"))
+def test_examples_of_docstrings(name):
+    results = doctest.testmod(importlib.import_module(f"tests.support.ptx{name}"))
+    assert results.attempted and not results.failed

@@ -15,6 +15,7 @@ from gpupipe.kernels import gpu_code
 from gpupipe.kernels.compile import Kernel, all_kernels
 from gpupipe.kernels.gpu_code import GpuCode
 from gpupipe.kernels.gpu_compile import assembled
+from gpupipe.kernels.gpu_ship import compile_all
 
 TABLE = pathlib.Path(__file__).with_name("kernel_resources.json")
 # Ampere (RTX 30), Ada (RTX 40), Hopper (H100), Blackwell (RTX 50).
@@ -61,7 +62,7 @@ def table() -> dict[str, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    gpu_code.compile_all(all_kernels(), ARCHITECTURES)
+    compile_all(all_kernels(), ARCHITECTURES)
     lines = [f'  "{name}": {json.dumps(row)}' for name, row in table().items()]
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{len(lines)} kernels in {TABLE.name}")

@@ -13,14 +13,19 @@ from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import registry
 from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
-from gpupipe.runtime.placement import CPU, CUDA, Rate, Rates, Size
+from gpupipe.runtime.placement import CPU, CUDA, Placement, Rate, Rates, Size
+from gpupipe.runtime.task_graph import FoldSlot
 from gpupipe.store.content_store import Store
-from gpupipe.training import placement, rate_measurement, rates
+from gpupipe.training import placement, placement_summary, rate_measurement, rates
+from gpupipe.training.cache_keys import base_parts
+from gpupipe.training.context import TrainingContext
+from gpupipe.training.fold_data import FoldId
+from gpupipe.training.fold_tasks import FoldTasks
 from gpupipe.workloads import equity
 from gpupipe.workloads.equity import EQUITY
 from tests.support import tiny
 from tests.support.matrices import dataset_of
-from tests.support.tiny import QUICK, tiny_market
+from tests.support.tiny import QUICK, SECTORS, tiny_market
 
 GPU = Device("cuda", "a GPU", "as an example")
 SETTINGS = equity.make("fast", settings=QUICK)
@@ -169,3 +174,49 @@ def test_trees_and_regressions_say_what_they_compute():
         assert (pooled is None) == (own is None) == item.stacks
         if pooled is not None:
             assert min(pooled.steps, pooled.values, own.steps, own.values) > 0
+
+
+def test_tasks_of_stages_on_the_gpu_occupy_it_and_have_keys_of_their_own(prepared):
+    place = ("random_forest=cuda", "xgb_joint=cpu", "xgb_hist=cpu", "xgb_leafwise=cpu")
+    settings = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=place))
+    placed, times = decided(prepared, settings), prepared.folds.published
+    context = TrainingContext(
+        prepared.datasets, prepared.splits, times, settings, None, "ab12", GPU, jobs=4, placement=placed
+    )  # fmt: skip
+    fold = FoldTasks(context, FoldId(times, SECTORS, None, (0, 1)), context.base_models)
+    tasks = fold.tasks(FoldSlot(0), [])
+    assert {task.kind for task in tasks if task.on_device} == {"random_forest pool", "random_forest"}
+    devices = [context.device_of(f"{name}.pool").kind for name in ("random_forest", "linear", "xgb_joint")]
+    assert devices == [CUDA, CPU, CPU] and context.device_of("meta_learner").kind == CPU
+    forest = [base_parts("random_forest", device)["device"] for device in (GPU, pick("cpu"))]
+    assert forest == [CUDA, CPU]
+    on_host = context.on_host
+    assert on_host.device.kind == CPU and on_host.device_of("random_forest.pool") is GPU
+    with_workers = dataclasses.replace(context, placement=Placement(CUDA))
+    fold = FoldTasks(with_workers, FoldId(times, SECTORS, None, (0, 1)), context.base_models)
+    assert not any(task.on_device for task in fold.tasks(FoldSlot(0), []))
+
+
+def test_the_summary_says_where_stages_ran_and_how_long_they_took(prepared, tmp_path, cache):
+    times, placed = prepared.folds.published, decided(prepared)
+    context = TrainingContext(
+        prepared.datasets, prepared.splits, times, SETTINGS, None, "ab12", GPU, jobs=4, placement=placed
+    )  # fmt: skip
+    context.costs.observe("xgb_joint pool", 100, 2.5)
+    GPU.ledger.add("to_host", 10**9)
+    rates.remember(GPU, {CPU: {}, CUDA: {}}, {"to_device": 1e10, "to_host": 1e10}, "2026-01-02")
+    section = placement_summary.section(context, Store(tmp_path), elapsed_s=10.0)["placement"]
+    assert section["stages"]["xgb_joint.pool"]["took_s"] == 2.5
+    assert section["rates"] == {"measured": [CPU, CUDA], "when": "2026-01-02"}
+    assert section["bus"]["share"] == pytest.approx(0.01) and section["idle"] == {}
+    devices = placement_summary.for_manifest({"placement": section})["placement"]
+    assert devices == {name: placed.device(name) for name in placed.stages}
+    of_cpu = dataclasses.replace(context, device=pick("cpu"), home=None, placement=None)
+    assert placement_summary.section(of_cpu, Store(tmp_path), 10.0) == {} == placement_summary.for_manifest({})
+
+
+def test_what_the_copy_came_from_is_found_again():
+    dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
+    copy = dataset.on(OnHost("cuda", "numpy", "as an example"))
+    copy.__dict__["device"] = OnHost("cuda", "numpy", "as an example")
+    assert copy.on(pick("cpu")) is dataset

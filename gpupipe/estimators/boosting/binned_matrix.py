@@ -21,7 +21,7 @@ from gpupipe.estimators.boosting.sampling import cut
 from gpupipe.estimators.boosting.tree_model import Grower
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import Device, device_of
+from gpupipe.runtime.device import Device, device_of, pick
 
 CUT_ROWS = 100_000  # rows that cut points are found on: the share of rows below one has a standard error of 0.16 %
 FIRST_ROWS = 4096  # columns whose bins are equal on these rows are compared on all
@@ -202,16 +202,13 @@ class BinnedMatrix:
         one = next(rows for rows in groups if rows.n).slice(0, 1)
         if not training_set.ml.use_quantile_dmatrix:
             return plain_matrix([one.X], training_set.threads)
+        if training_set.device.kind != "cpu":  # XGBoost's sketch on a GPU finds other cut points
+            return binned(training_set.on(pick("cpu"))).cut_points
         share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(rows.n for rows in groups))]))[0])
-        drawn = [_on_host(rows.slice(0, math.ceil(share * rows.n))) for rows in groups]
+        drawn = [rows.slice(0, math.ceil(share * rows.n)).X for rows in groups]
         pooled = quantile_matrix(drawn, training_set.max_bin, training_set.threads, None, training_set.cache)
         # These bins are released: boosters are fitted on samples of all rows, which know the cuts by this one row.
-        return quantile_matrix([_on_host(one)], training_set.max_bin, training_set.threads, pooled, training_set.cache)
-
-
-def _on_host(rows: RowView) -> Any:
-    """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
-    return rows.device.to_host(whole(rows.X))
+        return quantile_matrix([one.X], training_set.max_bin, training_set.threads, pooled, training_set.cache)
 
 
 def one_matrix(device: Device) -> bool:

@@ -204,8 +204,7 @@ def _grow(
         sample = turns[k % len(turns)]
         sample.boost(grower, k, *derivatives[id(sample.bins)])
     tree_model.refuse_silent_cpu(booster, training_set.device)
-    # Without reset it keeps hold of the bins and of the last tree's rows.
-    return tree_model.placed(booster.reset(), training_set.device)
+    return booster.reset()  # or it keeps hold of the bins and of the last tree's rows
 
 
 def _derivatives(training_set: TrainingSet, sample: Sample, expected: Callable[[RowView], Any]) -> tuple[Any, Any]:

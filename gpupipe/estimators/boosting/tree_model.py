@@ -179,13 +179,6 @@ def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     return blocks[0] if len(blocks) == 1 else device.xp.concatenate(blocks)
 
 
-def placed(booster: Any, device: Device) -> Any:
-    """A booster that was trained on a device and not cut: predictions on another device then move it."""
-    with _placing:
-        _placed[booster] = device.kind
-    return booster
-
-
 def add_activity(total: Any, margin: Any) -> None:
     """Add activity u and direction d (n_rows, 2 * n_targets) to total (n_rows, 3 * n_targets): u - d, 0, u + d."""
     activity, direction = margin[:, 0::N_OUTPUTS], margin[:, 1::N_OUTPUTS]
@@ -259,6 +252,8 @@ class Grower:
         self._last: Callable[[], Any] | None = (
             None  # the matrix of the last round: a weak reference, as it may be large
         )
+        with _placing:
+            _placed[booster] = device.kind
 
     def boost(self, bins: Any, k: int, gradient: Any, hessian: Any) -> None:
         """Add round k, fitted on a matrix; gradient, hessian: float32 (n_rows, n_outputs), where the booster is."""
@@ -313,4 +308,8 @@ def learner_of(booster: Any) -> dict[str, Any]:
 
 def first_rounds(booster: Any, rounds: Iterable[int]) -> Any:
     """The booster cut after the largest of `rounds` (at least one): no target uses more."""
-    return booster[: max(1, *rounds)]
+    cut = booster[: max(1, *rounds)]
+    with _placing:
+        if _placed.get(booster, "cpu") != "cpu":  # whether a cut booster keeps its device depends on XGBoost's version
+            _placed[cut] = ""
+    return cut

@@ -19,6 +19,7 @@ STATE: dict[str, tuple[str, ...]] = {
     "bond_closed.yield_closed": ("status",),
     "bond_curves.discount_flows": ("amount",),
     "bond_yields.rate_of_flows": ("status",),
+    "bond_yields.yield_of_rate": ("rate",),
     "bonds.bond_terms": ("status",),
     "environment.step_market": ("row", "stop", "start", "episode", "position", "balance", "stake", "paid", "equity",
                                 "peak", "bars_held"),

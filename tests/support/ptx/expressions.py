@@ -209,6 +209,15 @@ def _shift(instruction: Instruction) -> str:
     return f"{amount} > {last} ? 0 : {a} {'<<' if instruction.name == 'shl' else '>>'} {amount}"
 
 
+def _inserted_bits(instruction: Instruction) -> str:
+    if len(instruction.operands) != 5 or instruction.modifiers or instruction.kind not in ("b32", "b64"):
+        raise _unknown(instruction)
+    _, a, b, position, length = instruction.operands
+    kind = instruction.kind
+    bits = operand(a, kind), operand(b, kind), operand(position, "u32"), operand(length, "u32")
+    return f"bfi_{kind}({', '.join(bits)})"
+
+
 def _comparison(instruction: Instruction) -> str:
     if len(instruction.modifiers) != 1:
         raise _unknown(instruction)
@@ -276,4 +285,5 @@ _MAKERS: dict[str, Callable[[Instruction], str]] = {
     "div": _quotient, "rem": _quotient, "sqrt": _root, "rcp": _reciprocal, "ex2": _power_of_two,
     "neg": _negative, "abs": _magnitude, "min": _extreme, "max": _extreme,
     "and": _logic, "or": _logic, "xor": _logic, "not": _logic, "shl": _shift, "shr": _shift,
+    "bfi": _inserted_bits,
 }  # fmt: skip

@@ -54,6 +54,16 @@ DIVISION(u32, uint32_t, uint32_t, 0)
 DIVISION(s64, int64_t, uint64_t, 1)
 DIVISION(u64, uint64_t, uint64_t, 0)
 
+/* b with the lowest bits of a from a position on. */
+#define INSERTED(KIND, T) \
+    static inline T bfi_##KIND(T a, T b, uint32_t position, uint32_t length) { \
+        for (uint32_t k = 0, at = position & 255; k < (length & 255) && at < 8 * sizeof(T); k++, at++) \
+            b = (b & ~((T)1 << at)) | (a >> k & 1) << at; \
+        return b; \
+    }
+INSERTED(b32, uint32_t)
+INSERTED(b64, uint64_t)
+
 #ifdef CHECKED
 /* Whether the access may be made; what is wrong with it is counted. */
 int may_load(uint64_t address, int size, int line);

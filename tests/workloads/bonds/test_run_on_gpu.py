@@ -14,8 +14,6 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds import baselines, columns, fair_values, recipe, results
 from tests.support.bond_run import lasting, market, run_bonds
 
-CLOSE = 1e-10  # percent: yields, spreads and prices of both devices
-
 
 @pytest.fixture(scope="module")
 def panels():
@@ -29,10 +27,10 @@ def panels():
 def test_fair_values_and_columns_on_both_devices(panels):
     on_host, on_device = (fair_values.fair_values(panel, "street") for panel in panels)
     for name, values in on_host.arrays().items():
-        np.testing.assert_allclose(on_device.arrays()[name], values, rtol=CLOSE, atol=CLOSE, err_msg=name)
+        np.testing.assert_array_equal(on_device.arrays()[name], values, err_msg=name)
     rows = [columns.rows_of(*pair) for pair in zip(panels, (on_host, on_device), strict=True)]
     assert rows[0].names == rows[1].names
-    np.testing.assert_allclose(rows[1].X, rows[0].X, rtol=1e-6, atol=1e-6)  # float32
+    np.testing.assert_array_equal(rows[1].X, rows[0].X)
 
 
 @pytest.mark.gpu
@@ -47,7 +45,7 @@ def test_a_run_on_both_devices(panels, tmp_path):
     assert tables[0].column_names == tables[1].column_names
     for name in ("spread", "next_spread", baselines.RATING, baselines.SVENSSON):
         got, expected = (table[name].to_numpy() for table in reversed(tables))
-        np.testing.assert_allclose(got, expected, rtol=CLOSE, atol=CLOSE, err_msg=name)
+        np.testing.assert_array_equal(got, expected, err_msg=name)
 
 
 def test_a_gpu_without_cuml_is_refused(monkeypatch):

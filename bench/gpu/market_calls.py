@@ -1,0 +1,76 @@
+"""Calls of kernels that the program makes on all bars of a market, run again by something else and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bench import runs
+from gpupipe.data.panel import Panel
+from gpupipe.features.matrix import compute_bins, compute_features
+from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from tests.support.kernel_calls import Call, each_call, run_backtests, value_bonds
+from tests.support.kernel_resources import name_of
+from tests.support.ptx.comparison import Comparison, outputs_of
+
+BONDS = 4_000
+
+
+def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What the program computes, by name."""
+    fraction = panel.high / panel.low - np.float32(1)
+    for rule in ("take_profit_first", "first_touch"):
+        for window in ("bars", "calendar"):
+            yield f"labels, {rule}, {window}", partial(tp_dd_labels, panel, rule=rule, window=window)
+    yield (
+        "labels, scaled thresholds",
+        partial(tp_dd_labels, panel, (7, 30, 250), rule="first_touch", multiples=(1, 3), volatility=fraction),
+    )
+    yield "weights", lambda: tp_dd_labels(panel).weight
+    yield "classes", partial(barrier_classes, panel)
+    yield "features", partial(compute_features, panel, "default")
+    yield "bins", lambda: compute_bins(panel, "default", cuts_of(compute_features(panel, "default").values))
+    yield "features, Alpha158", partial(compute_features, panel, "alpha158")
+    yield "backtests", partial(run_backtests, panel)
+    yield f"{BONDS:,} bonds", partial(value_bonds, BONDS)
+
+
+def cuts_of(values: np.ndarray) -> list[np.ndarray]:
+    """Quantiles of every column, as the cut points of its bins."""
+    shares = np.linspace(0, 1, 65)[1:-1]
+    return [np.unique(np.nanquantile(column, shares).astype(np.float32)) for column in values.T]
+
+
+def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line]) -> Iterator[runs.Line]:
+    """A line for each kernel of each step: values, those whose bits differ from the CPU loop's, and what `run` adds.
+
+    run(call, arguments): runs a call over copies of its arguments, in place; numbers that it returns are added up.
+    only: how the full names of the kernels begin.
+    """
+    for step, compute in steps(panel):
+        found: dict[str, Comparison] = {}
+        numbers: dict[str, runs.Line] = {}
+
+        def use(call: Call, found: dict[str, Comparison] = found, numbers: dict[str, runs.Line] = numbers) -> None:
+            name = name_of(call.kernel)
+            if not name.startswith(only):
+                return
+            got = [np.array(a) if isinstance(a, np.ndarray) else a for a in call.before]
+            sums = numbers.setdefault(name, {"calls": 0})
+            sums["calls"] += 1
+            for key, value in run(call, got).items():
+                sums[key] = sums.get(key, 0) + value
+            comparison = found.setdefault(name, Comparison())
+            for output, a, b in outputs_of(call, got, call.after):
+                comparison.add(output, a, b)
+
+        with each_call(use):
+            compute()
+        for name, comparison in found.items():
+            yield {
+                "step": step, "kernel": name, "values": comparison.values, "differ": comparison.differ,
+                "ulps": comparison.ulps, "where": comparison.where, **numbers[name],
+            }  # fmt: skip

@@ -1,0 +1,31 @@
+"""bench.gpu.ptx on a few bars."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.gpu import ptx
+from gpupipe.data import simulate
+from tests.support.ptx import why_not
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_a_line_for_each_kernel_of_a_step(monkeypatch):
+    panel = simulate(2, 80)
+    steps = dict(ptx.steps(panel))
+    name = "labels, first_touch, calendar"
+    monkeypatch.setattr(ptx, "steps", lambda panel: [(name, steps[name])])
+    lines = list(ptx.compared(panel, (9, 0), "labels."))
+    assert [(line["step"], line["kernel"]) for line in lines] == [
+        (name, "labels.calendar_ends"),
+        (name, "labels.label_cube"),
+    ]
+    assert all(line["values"] > 0 and line["differ"] == 0 for line in lines)
+
+
+def test_cuts_are_rising_quantiles_of_the_known_values():
+    values = np.array([[1, 5], [np.nan, 5], [3, 5]], np.float32)
+    first, second = ptx.cuts_of(values)
+    assert first[0] > 1 and first[-1] < 3 and (np.diff(first) > 0).all()
+    np.testing.assert_array_equal(second, [5])
