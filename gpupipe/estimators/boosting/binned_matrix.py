@@ -21,7 +21,7 @@ from gpupipe.estimators.boosting.sampling import cut
 from gpupipe.estimators.boosting.tree_model import Grower
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import Device, device_of
+from gpupipe.runtime.device import Device, device_of, pick
 
 CUT_ROWS = 100_000  # rows that cut points are found on: the share of rows below one has a standard error of 0.16 %
 FIRST_ROWS = 4096  # columns whose bins are equal on these rows are compared on all
@@ -105,12 +105,14 @@ class BinnedMatrix:
     def cut_points(self) -> Any:
         """An xgboost.QuantileDMatrix of one row, with cut points found on CUT_ROWS of the fitted rows.
 
-        They are the same share of every group's rows. Built once; every other matrix of the training set refers to it,
-        and so has the same bins.
+        They are the same share of every group's rows. Built once, also for the training set's copies on other devices;
+        every other matrix refers to it, and so has the same bins.
         """
         with self._lock:
             if self._cut_points is None:
-                self._cut_points = self._find_cut_points()
+                source = self.training_set.source
+                found = binned(source).cut_points if source else self._find_cut_points()
+                self._cut_points = found
             return self._cut_points
 
     def samples(self, share: float, group: str | None = None) -> list[Sample]:
@@ -211,7 +213,7 @@ class BinnedMatrix:
 
 def _on_host(rows: RowView) -> Any:
     """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
-    return rows.device.to_host(whole(rows.X))
+    return whole(rows.on(pick("cpu")).X)
 
 
 def one_matrix(device: Device) -> bool:
