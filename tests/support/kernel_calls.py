@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpupipe import bonds
+from gpupipe import begin_features, bonds
 from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
 from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
@@ -215,6 +215,9 @@ def call_labels_and_features():
     assert scaled.weight.shape == (panel.n_rows, 8)
     barrier_classes(panel, (1, 2, 5, 30))
     compute_features(panel, EVERY_OPERATION)
+    earlier = panel.time_ns < np.unique(panel.time_ns)[25]
+    _, state = begin_features(panel.take(earlier), EVERY_OPERATION)
+    state.advance(panel.take(~earlier))
     few = compute_features(panel, ("rsi_14", "willr_14", "sector_rank_roc_1"))
     compute_bins(panel, few.names, [np.unique(np.nan_to_num(x))[::9] for x in few.values.T])
     run_backtests(panel)

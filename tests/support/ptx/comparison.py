@@ -21,7 +21,7 @@ STATE: dict[str, tuple[str, ...]] = {
     "bond_yields.rate_of_flows": ("status",),
     "bond_yields.yield_of_rate": ("rate",),
     "bonds.bond_terms": ("status",),
-    "environment.step_market": ("row", "stop", "start", "episode", "position", "balance", "stake", "paid", "equity",
+    "environment.step_market": ("row", "stop", "episode", "position", "balance", "stake", "paid", "equity",
                                 "peak", "bars_held"),
     "episodes.policy_episode": ("scratch",),
     "labels.label_cube": ("exit_row",),
