@@ -11,12 +11,12 @@ from typing import Any
 # Files of the run itself: caches by device, logs and locks, digests of files that hold times.
 LEFT_OUT = (
     "bars.parquet", "counts.json", "OUT/.gpupipe/*", "*.jsonl", "*lock", "OUT/manifest.json", "*/_log/*",
-    "OUT/report.html",
+    "OUT/report.html", "cache/*",
 )  # fmt: skip
 # Keys of JSON, and columns of tables, that say which device it was, how long it took and how much memory.
 OF_THE_RUN = (
     "*seconds*", "device*", "bus_bytes", "*peak*bytes*", "memory", "units", "run_key", "reason", "versions", "*_s",
-    "kernels", "key", "path", "reader",
+    "kernels", "key", "path", "reader", "placement", "rows_per_second",
 )  # fmt: skip
 
 

@@ -24,6 +24,10 @@ _SETTINGS = (*QUICK, "training.early_stopping=100", "labels.horizons=1,3")
 _SET = tuple(f"--set={setting}" for setting in _SETTINGS)
 _DATA = ("--data", "{folder}/bars.parquet")
 _MODELS = ("--models", "{folder}/OUT", *_DATA)
+# On the device, fits that are too small for a GPU are placed there all the same.
+_ON_CUDA = tuple(
+    word for name in ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest") for word in ("--place", f"{name}=cuda")
+)
 # Commands by name; {folder} is the folder of the run.
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "equity": {
@@ -34,8 +38,8 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "nightly": {
         "nightly": (
-            "nightly", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "linear,meta_learner", "--family",
-            "linear", "--calendar", "none", "--out", "{folder}/OUT", *_SET,
+            "nightly", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "xgb_joint,linear,meta_learner",
+            "--family", "linear", "--calendar", "none", "--out", "{folder}/OUT", *_SET,
         ),
     },
     "bonds": {
@@ -44,12 +48,17 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 
+# More words of commands on a device: the run of the equity job fits all trees there, the night what is placed there.
+ON_DEVICE = {"run": _ON_CUDA}
+
 
 def run_in_process(name: str, device: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
     """Run a job in a process of its own."""
     command = [sys.executable, "-m", "tests.support.stand_in.jobs", name, device, str(folder)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(folder / "cache")}  # no measured rates there
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def perform(name: str, device: str, folder: pathlib.Path) -> int:
@@ -66,7 +75,8 @@ def perform(name: str, device: str, folder: pathlib.Path) -> int:
     counted = {}
     for command, words in JOBS[name].items():
         COUNTS.clear()
-        code = gpupipe([word.format(folder=folder) for word in words] + ["--device", device])
+        more = ON_DEVICE.get(command, ()) if device == "cuda" else ()
+        code = gpupipe([word.format(folder=folder) for word in words] + ["--device", device, *more])
         if code:
             return code
         counted[command] = COUNTS.by_stage()

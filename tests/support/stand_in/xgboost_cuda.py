@@ -216,10 +216,8 @@ def _build(xgboost: Any) -> None:
     """What the build says of itself, and the settings that a CUDA build alone has."""
     _replace(xgboost, "build_info", lambda real: lambda: {**real(), "USE_CUDA": True, "USE_RMM": False})
 
-    def context(real: Callable[..., Any]) -> Callable[..., Any]:
-        def new(**settings: Any) -> Any:
-            return real(**{name: value for name, value in settings.items() if name != "use_cuda_async_pool"})
+    def without_pool(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda **settings: real(**{name: settings[name] for name in settings if name != "use_cuda_async_pool"})
 
-        return new
-
-    _replace(xgboost, "config_context", context)
+    _replace(xgboost, "config_context", without_pool)
+    _replace(xgboost, "set_config", without_pool)
