@@ -129,8 +129,13 @@ class RowView:
 
     def __post_init__(self) -> None:
         if isinstance(self.rows, np.ndarray):
-            self.__dict__["_host_rows"] = self.rows  # else `on` would bring them back over the bus
+            self.__dict__["_host_rows"] = self.rows  # which need not be brought back over the bus
         object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
+
+    @property
+    def _rows_on_host(self) -> np.ndarray:
+        numbers: np.ndarray | None = self.__dict__.get("_host_rows")
+        return self.device.to_host(self.rows) if numbers is None else numbers
 
     @property
     def n(self) -> int:
@@ -220,7 +225,7 @@ class RowView:
         return self if device.kind == self.device.kind else on_device([self], device)[0]
 
     def _all_columns_on(self, device: Device) -> RowView:
-        rows = copied(self.__dict__.get("_host_rows", self.rows), self.device, device)
+        rows = copied(self._rows_on_host, device, device)
         view = replace(self, dataset=self.dataset.on(device), rows=rows, columns=None)
         if (weight := self.__dict__.get("weight")) is not None:
             view.__dict__["weight"] = copied(weight, self.device, device)
@@ -239,7 +244,7 @@ class RowView:
 
         Features count by `Dataset.row_digests`, with the numbers of the view's columns.
         """
-        rows, time_ns = (self.device.to_host(array) for array in (self.rows, self.time_ns))
+        rows, time_ns = self._rows_on_host, self.device.to_host(self.time_ns)
         columns = None if self.columns is None else self.device.to_host(self.columns).tolist()
         parts = [str(columns), digest_of_arrays([self.dataset.row_digests[rows], time_ns])]
         if lookback_rows:
