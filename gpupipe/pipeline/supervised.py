@@ -27,7 +27,7 @@ from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime import memory, run_log
-from gpupipe.runtime.device import host_peak_bytes, pool_statistics
+from gpupipe.runtime.device import host_peak_bytes, pick, pool_statistics
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import Placement
 from gpupipe.runtime.task_graph import in_parallel
@@ -206,7 +206,8 @@ class _SupervisedJob:
         workload, target = self.workload, self.workload.target(self.job.settings)
         if workload.trades is None:
             return None
-        return GroupTrades(self.job.panel, target, workload.trades, workload.volatility)
+        # Bars are fewer bytes than what comes of the trades, all of which is read on the host.
+        return GroupTrades(self.job.panel.to(pick("cpu")), target, workload.trades, workload.volatility)
 
     def _evaluate(
         self,

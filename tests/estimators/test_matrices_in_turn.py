@@ -63,10 +63,13 @@ def grown(monkeypatch):
 
 
 def changes(steps) -> tuple[int, int, int]:
-    """Of a booster's steps: rounds on another matrix than the last, those after a set parameter, parameters set."""
+    """Of a booster's steps: rounds on another matrix than the last, those after a set parameter, parameters set.
+
+    What is set after the last round does not count: a finished booster may be moved to where it predicts.
+    """
     rounds = [k for k, step in enumerate(steps) if step is not None]
     others = [b for a, b in itertools.pairwise(rounds) if steps[a] is not steps[b]]
-    return len(others), sum(steps[k - 1] is None for k in others), steps.count(None)
+    return len(others), sum(steps[k - 1] is None for k in others), steps[: rounds[-1]].count(None)
 
 
 def two_matrices():
