@@ -40,9 +40,10 @@ def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def cuts_of(values: np.ndarray) -> list[np.ndarray]:
-    """Quantiles of every column, as the cut points of its bins."""
+    """Quantiles of the known values of every column, as the cut points of its bins."""
     shares = np.linspace(0, 1, 65)[1:-1]
-    return [np.unique(np.nanquantile(column, shares).astype(np.float32)) for column in values.T]
+    known = (column[~np.isnan(column)] for column in values.T)
+    return [np.unique(np.quantile(column, shares).astype(np.float32)) if len(column) else column for column in known]
 
 
 def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line]) -> Iterator[runs.Line]:
