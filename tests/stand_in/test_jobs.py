@@ -16,28 +16,17 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.skipif(sys.version_info < (3, 12), reason="a GPU needs CPython 3.12: 3.11 gets XGBoost 3.2"),
 ]
-# Files that are not the same on both, and why. A file that has become the same has to leave this list.
-_EXP = "gradients and probabilities: exp of CUDA and of the C library differ in the last place"
-_SUMS = "losses, means and measures of predictions that differ in the last place"
-_CUML = "forests that scikit-learn grows step by step, with a loss for each, and cuML at once"
-_BONDS = "yields and spreads: exp and log of CUDA and of the C library differ in the last place"
+# Differences that are expected, as lines of `comparing.differences`, and why. One that is gone has to leave this list.
+_FOREST = "scikit-learn grows a forest step by step, with a loss for each; cuML grows it at once"
 DIFFERENT: dict[str, dict[str, str]] = {
-    "equity": {
-        "OUT/trained_*/xgb_*.ubj": _EXP, "OUT/trained_*/linear.npz": _EXP, "OUT/trained_*/meta_learner.npz": _EXP,
-        "OUT/trained_*/metadata.json": _SUMS, "OUT/summary.json": _SUMS, "OUT/summary.parquet": _SUMS,
-        "OUT/calibration_slices.parquet": _SUMS, "OUT/curves.parquet": _SUMS, "OUT/ranking.parquet": _SUMS,
-        "OUT/importance.json": _SUMS, "OUT/cutoffs.json": _SUMS, "signals.parquet": _EXP,
-    },
-    "nightly": {
-        "OUT/trained_*/linear.npz": _EXP, "OUT/trained_*/meta_learner.npz": _EXP, "OUT/trained_*/metadata.json": _SUMS,
-        "OUT/summary.json": _SUMS, "OUT/summary.parquet": _SUMS, "OUT/calibration_slices.parquet": _SUMS,
-        "OUT/curves.parquet": _SUMS, "OUT/ranking.parquet": _SUMS, "OUT/signals.parquet": _EXP,
-        "OUT/signals.sqlite": _EXP,
-    },
+    "equity": {},
+    "nightly": {},
     "bonds": {
-        "OUT/bonds/curves.parquet": _BONDS, "OUT/bonds/dates.parquet": _BONDS, "OUT/bonds/predictions.parquet": _BONDS,
-        "OUT/bonds/risk.parquet": _BONDS, "OUT/bonds/signals.parquet": _BONDS, "OUT/bonds/states.npz": _BONDS,
-        "OUT/bonds/losses.parquet": _CUML, "OUT/bonds/models/*": _CUML, "OUT/summary.json": _CUML,
+        **{f"OUT/bonds/models/{name}.json: *": _FOREST for name in ("basic", "tuning", "enhanced", "automatic")},
+        "OUT/bonds/models/stacked.json: *": _FOREST, "OUT/bonds/models/stacked.stack.npz: bytes": _FOREST,
+        "OUT/bonds/models/*.forest.npz: bytes": _FOREST,
+        "OUT/bonds/predictions.parquet: stacked in * rows, tuning in * rows": _FOREST,
+        "OUT/summary.json: bonds.fits.stacked.*": _FOREST,
     },
 }  # fmt: skip
 
@@ -56,19 +45,15 @@ def job(request, tmp_path_factory):
 def test_results_are_those_of_the_cpu(job):
     name, folders = job
     lines = comparing.differences(folders["cpu"], folders["cuda"])
-    unexpected = [line for line in lines if not any(_named(line, pattern) for pattern in DIFFERENT[name])]
+    unexpected = [line for line in lines if not any(fnmatch.fnmatchcase(line, one) for one in DIFFERENT[name])]
     assert not unexpected, "\n".join(unexpected)
-    equal_now = [pattern for pattern in DIFFERENT[name] if not any(_named(line, pattern) for line in lines)]
-    assert not equal_now, f"the same on both now; remove from DIFFERENT: {equal_now}"
-
-
-def _named(line: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(line.partition(":")[0], pattern)
+    gone = [one for one in DIFFERENT[name] if not any(fnmatch.fnmatchcase(line, one) for line in lines)]
+    assert not gone, f"the same on both now; remove from DIFFERENT: {gone}"
 
 
 def test_launches_waits_and_bytes_are_those_of_the_table(job):
     name, folders = job
-    risen, fallen = counts.changes(counts.committed().get(name, {}), counted_by(folders["cuda"])["commands"])
+    risen, fallen = counts.changes(counts.committed()[name], counts.grouped(counted_by(folders["cuda"])["commands"]))
     assert not risen, "\n".join(["more than counts.json says:", *risen])
     assert not fallen, "\n".join(["fewer: python -m tests.support.stand_in.counts writes the table anew", *fallen])
 

@@ -16,7 +16,8 @@ LEFT_OUT = (
 # Keys of JSON, and columns of tables, that say which device it was, how long it took and how much memory.
 OF_THE_RUN = (
     "*seconds*", "device*", "bus_bytes", "*peak*bytes*", "memory", "units", "run_key", "reason", "versions", "*_s",
-    "kernels", "key", "path", "reader", "placement", "rows_per_second",
+    "kernels", "key", "path", "reader", "placement", "place",
+    "rows_per_second",
 )  # fmt: skip
 
 

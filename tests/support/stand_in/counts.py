@@ -15,18 +15,33 @@ from typing import Any
 from tests.support.stand_in import jobs
 
 TABLE = pathlib.Path(__file__).with_name("counts.json")
+# Families that share matrices, each made by the stage that comes first: whichever it is, their sum is the same.
+TREES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")
 # The numbers of a command by kind and stage, as `Counts.by_stage`.
 Numbers = dict[str, dict[str, dict[str, int]]]
 
 
+def grouped(numbers: Numbers) -> Numbers:
+    """The numbers with the stages of all families of trees as one, "trees"."""
+    result: Numbers = {}
+    for command, kinds in numbers.items():
+        result[command] = {}
+        for kind, stages in kinds.items():
+            summed = result[command][kind] = {}
+            for stage, n in stages.items():
+                name = "trees" if stage in TREES else stage
+                summed[name] = summed.get(name, 0) + n
+    return result
+
+
 def committed() -> dict[str, Numbers]:
-    """The table: the numbers of each job."""
+    """The table: the numbers of each job, `grouped`."""
     table: dict[str, Numbers] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     return table
 
 
 def changes(expected: Numbers, counted: Numbers) -> tuple[list[str], list[str]]:
-    """Lines for the numbers that have risen, and for those that have fallen."""
+    """Lines for the numbers that have risen, and for those that have fallen; both are `grouped`."""
     before, now = _flat(expected), _flat(counted)
     lines = {key: f"{' | '.join(key)}: {before.get(key, 0):,} -> {now.get(key, 0):,}" for key in {*before, *now}}
     risen = [lines[key] for key in sorted(lines) if now.get(key, 0) > before.get(key, 0)]
@@ -52,7 +67,7 @@ def main(names: list[str]) -> int:
             if done.returncode:
                 print(done.stderr, file=sys.stderr)
                 return done.returncode
-            counted = json.loads(pathlib.Path(folder, jobs.COUNTED).read_text())["commands"]
+            counted = grouped(json.loads(pathlib.Path(folder, jobs.COUNTED).read_text())["commands"])
         risen, fallen = changes(table.get(name, {}), counted)
         print(*risen, *fallen, sep="\n")
         table[name] = counted

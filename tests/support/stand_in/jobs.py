@@ -3,7 +3,7 @@
     python -m tests.support.stand_in.jobs equity cuda FOLDER
 
 runs the commands of a job one after the other in this process, writes what each of them wrote to FOLDER, and what it
-counted to FOLDER/counts.json, beside what gpupipe's own ledger of the bus says.
+counted to FOLDER/counts.json: by stage, by place in the source, and as gpupipe's own ledger of the bus.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ def perform(name: str, device: str, folder: pathlib.Path) -> int:
     from tests.support.stand_in.counting import COUNTS
 
     _write_bars(folder)
-    counted = {}
+    counted, records = {}, {}
     for command, words in JOBS[name].items():
         COUNTS.clear()
         more = ON_DEVICE.get(command, ()) if device == "cuda" else ()
         code = gpupipe([word.format(folder=folder) for word in words] + ["--device", device, *more])
         if code:
             return code
-        counted[command] = COUNTS.by_stage()
+        counted[command], records[command] = COUNTS.by_stage(), COUNTS.records()
     ledger = pick(device).ledger.as_dict()
-    (folder / COUNTED).write_text(json.dumps({"commands": counted, "ledger": ledger}))
+    (folder / COUNTED).write_text(json.dumps({"commands": counted, "ledger": ledger, "records": records}))
     return 0
 
 
