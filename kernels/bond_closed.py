@@ -139,11 +139,18 @@ def value_and_slope(lead, first, later, n, u, convention):
 
 
 @inline
+def clipped(x, low, high):
+    """x within [low, high]; NaN stays NaN, which CUDA's min and max would replace by a bound."""
+    x = low if low > x else x
+    return high if high < x else x
+
+
+@inline
 def first_guess(lead, later, n, price):
     """The current yield of a period, and the price's way to 100 by maturity."""
     periods = max(lead + np.float64(n - 1), np.float64(0.1))
     u = TWO * (later + (REDEMPTION - price) / periods) / (REDEMPTION + price)
-    return min(max(u, np.float64(-0.5)), TWO)
+    return clipped(u, np.float64(-0.5), TWO)
 
 
 @inline
@@ -189,11 +196,11 @@ def yield_closed(i, at_once, terms, n_flows, by_flows, dirty, convention, step, 
             u = rates[j]
             value, slope = value_and_slope(leads[j], firsts[j], laters[j], counts[j], u, convention)
             s = TWO * (value - prices[j]) / (value + prices[j]) * value / slope
-            s = min(max(s, -_HALF), _HALF)
+            s = clipped(s, -_HALF, _HALF)
             steps[j] = s
             # exp(s) - 1, exact where s is small, as it is in the end
             u = u + (ONE + u) * s * (ONE + s * _HALF * (ONE + s * _THIRD * (ONE + s * _QUARTER)))
-            rates[j] = min(max(u, LEAST_U), MOST_U)
+            rates[j] = clipped(u, LEAST_U, MOST_U)
     for k in range(begin, end):
         if by_flows[k]:
             continue

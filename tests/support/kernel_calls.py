@@ -85,10 +85,18 @@ def each_call(use: Callable[[Call], None]) -> Iterator[None]:
 def run_backtests(panel):
     """Call every kernel of the backtest, with entries and exits of all kinds."""
     rng = np.random.default_rng(1)
-    unbounded = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
+    n_groups = len(panel.groups)
+    unbounded = np.zeros(n_groups, np.int64), np.full(n_groups, 2**62, np.int64)
     values = rng.dirichlet((1, 2, 1), (panel.n_rows, 2)).astype(np.float32)
     source = OutOfSample(
-        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *unbounded, "", panel
+        values,
+        np.full((2, n_groups, 2), 0.4, np.float32),
+        (2, 5),
+        (0.02, 0.05),
+        ("linear", "linear"),
+        *unbounded,
+        "",
+        panel,
     )
     for options in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
         random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
