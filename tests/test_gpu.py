@@ -49,10 +49,13 @@ def test_bins_are_equal(panels):
 def runs(panels, tmp_path_factory):
     quick = ["joint.rounds=20", "joint_sector.rounds=5", "hist.rounds=10", "leafwise.rounds=10", "forest.trees=8",
              "forest.sector_trees=4", "linear.max_iterations=20", "training.min_positives=5"]  # fmt: skip
+    # These fits are too small for a GPU, and would be placed on the CPU beside it.
+    trees = tuple(f"{name}=cuda" for name in ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest"))
     found = []
-    for name, panel in zip(("cpu", "cuda"), panels, strict=True):
+    for name, panel, place in zip(("cpu", "cuda"), panels, ((), trees), strict=True):
         out = tmp_path_factory.mktemp(name)
-        found.append((train(panel, "fast", out, settings=quick, labels__thresholds=(0.03, 0.05)), load(out)))
+        options = {"labels__thresholds": (0.03, 0.05), "training__place": place}
+        found.append((train(panel, "fast", out, settings=quick, **options), load(out)))
     return found
 
 
