@@ -150,7 +150,8 @@ class Search:
         counted where they have the same rows.
     n_trials: number of finished trials for each study, trials of earlier sessions included.  pruner: one of PRUNERS.
     period_dates: number of dates whose mean gain is one observation.  advance(text): called after each trial.
-    device_of: see `TrainingContext`; None: all are fitted where the training set is.
+    device_of(stage): see `TrainingContext`; by default all are fitted where the training set is.
+
         >>> from gpupipe.workloads.equity import EQUITY
         >>> search = Search(None, EQUITY.settings("fast"), None, "rows12", "key34", n_trials=30, pruner="median")
         >>> search.n_trials, search.period_dates  # a period is a week of daily bars
@@ -166,7 +167,7 @@ class Search:
     pruner: str
     period_dates: int = PERIOD_DATES
     advance: Callable[[str], None] = lambda text: None
-    device_of: Callable[[str], Device] | None = None
+    device_of: Callable[[str], Device | None] = lambda stage: None
 
     def run(self, study: Study) -> dict[str, Any]:
         """Run the trials that a study lacks; returns its result, see `verdict`."""
@@ -223,8 +224,7 @@ class _Scored:
     @classmethod
     def of(cls, search: Search, study: Study) -> _Scored:
         settings, stage = search.settings, stage_name(study.estimator, study.sector or None)
-        device = search.device_of(stage) if search.device_of is not None else None
-        training_set = columns.seen_by(study.estimator, search.training_set, device)
+        training_set = columns.seen_by(study.estimator, search.training_set, search.device_of(stage))
         if study.label:
             targets = [training_set.target.names.index(study.label)]
         elif study.sector:
