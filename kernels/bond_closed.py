@@ -35,6 +35,7 @@ from .bond_math import (
 from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, PERIOD, RANGE, REDEMPTION, TREASURY, VALUED
 from .compile import inline, kernel
 from .elementary import expm1_64, log_64
+from .ordering import clipped, larger
 
 STEPS_AT_ONCE = 4  # of the search for yields, for all bonds of a block; few bonds need more
 _HALF, _THIRD, _QUARTER = np.float64(0.5), np.float64(1.0 / 3.0), np.float64(0.25)
@@ -139,16 +140,9 @@ def value_and_slope(lead, first, later, n, u, convention):
 
 
 @inline
-def clipped(x, low, high):
-    """x within [low, high]; NaN stays NaN, which CUDA's min and max would replace by a bound."""
-    x = low if low > x else x
-    return high if high < x else x
-
-
-@inline
 def first_guess(lead, later, n, price):
     """The current yield of a period, and the price's way to 100 by maturity."""
-    periods = max(lead + np.float64(n - 1), np.float64(0.1))
+    periods = larger(lead + np.float64(n - 1), np.float64(0.1))
     u = TWO * (later + (REDEMPTION - price) / periods) / (REDEMPTION + price)
     return clipped(u, np.float64(-0.5), TWO)
 
