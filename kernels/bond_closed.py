@@ -35,6 +35,7 @@ from .bond_math import (
 from .bonds import ACCRUED, FIRST, LATER, LEAD, NOT_CONVERGED, PERIOD, RANGE, REDEMPTION, TREASURY, VALUED
 from .compile import inline, kernel
 from .elementary import expm1_64, log_64
+from .ordering import clipped, larger
 
 STEPS_AT_ONCE = 4  # of the search for yields, for all bonds of a block; few bonds need more
 _HALF, _THIRD, _QUARTER = np.float64(0.5), np.float64(1.0 / 3.0), np.float64(0.25)
@@ -141,9 +142,9 @@ def value_and_slope(lead, first, later, n, u, convention):
 @inline
 def first_guess(lead, later, n, price):
     """The current yield of a period, and the price's way to 100 by maturity."""
-    periods = max(lead + np.float64(n - 1), np.float64(0.1))
+    periods = larger(lead + np.float64(n - 1), np.float64(0.1))
     u = TWO * (later + (REDEMPTION - price) / periods) / (REDEMPTION + price)
-    return min(max(u, np.float64(-0.5)), TWO)
+    return clipped(u, np.float64(-0.5), TWO)
 
 
 @inline
@@ -189,11 +190,11 @@ def yield_closed(i, at_once, terms, n_flows, by_flows, dirty, convention, step, 
             u = rates[j]
             value, slope = value_and_slope(leads[j], firsts[j], laters[j], counts[j], u, convention)
             s = TWO * (value - prices[j]) / (value + prices[j]) * value / slope
-            s = min(max(s, -_HALF), _HALF)
+            s = clipped(s, -_HALF, _HALF)
             steps[j] = s
             # exp(s) - 1, exact where s is small, as it is in the end
             u = u + (ONE + u) * s * (ONE + s * _HALF * (ONE + s * _THIRD * (ONE + s * _QUARTER)))
-            rates[j] = min(max(u, LEAST_U), MOST_U)
+            rates[j] = clipped(u, LEAST_U, MOST_U)
     for k in range(begin, end):
         if by_flows[k]:
             continue

@@ -28,6 +28,7 @@ from .bond_math import (
 from .bonds import ACCRUED, NOT_CONVERGED, PERIOD, RANGE, VALUED
 from .compile import inline, kernel
 from .elementary import expm1_64, log1p_64
+from .ordering import clipped, larger
 
 _HALF = np.float64(0.5)
 
@@ -173,8 +174,8 @@ def searched(exponents, amounts, exits, first_exit, first_value, price, start, d
     if start != start:
         last = exponents.shape[0] - 1
         at_end = exit_at(exits, last, first_exit, first_value)
-        pull = (at_end - price) / max(exponents[last], ONE)
-        a = log1p_64(min(max(TWO * (amounts[last] + pull) / (at_end + price), -_HALF), TWO))
+        pull = (at_end - price) / larger(exponents[last], ONE)
+        a = log1p_64(clipped(TWO * (amounts[last] + pull) / (at_end + price), -_HALF, TWO))
     low, high, done, steps = LEAST_RATE, MOST_RATE, False, 0
     while not done and steps < MOST_STEPS:
         value, first = flow_value(exponents, amounts, exits, first_exit, first_value, a, discounts)

@@ -8,6 +8,7 @@ from .account import FLAT_PAID, FLAT_STAKE, left, turned
 from .account import equity as marked
 from .compile import inline, kernel
 from .elementary import log_64
+from .ordering import clipped, larger, smaller
 from .windows import scaled_and_clipped
 
 HOLD, BUY, SELL, CLOSE = 0, 1, 2, 3  # actions: keep the position, be long, be short, be flat
@@ -46,8 +47,8 @@ def observe_row(i, row, price, position, paid, bars_held, values, columns, scali
             )
     earned = position * (np.float64(price) - paid) / paid
     observation[i, n_columns] = np.float32(position)
-    observation[i, n_columns + 1] = np.float32(min(max(earned, np.float64(-1.0)), np.float64(1.0)))
-    observation[i, n_columns + 2] = np.float32(min(bars_held / rules[HELD_SCALE], np.float64(1.0)))
+    observation[i, n_columns + 1] = np.float32(clipped(earned, np.float64(-1.0), np.float64(1.0)))
+    observation[i, n_columns + 2] = np.float32(smaller(bars_held / rules[HELD_SCALE], np.float64(1.0)))
 
 
 @inline
@@ -70,7 +71,7 @@ def log_ratio(after, before):
 def log_reward(before, after, rules):
     """REWARD_SCALE * (g - RISK_AVERSION * g^2), where g is the change of log-equity after costs."""
     least = LEAST_EQUITY * rules[INITIAL_BALANCE]
-    growth = log_ratio(max(after, least), max(before, least))
+    growth = log_ratio(larger(after, least), larger(before, least))
     return rules[REWARD_SCALE] * (growth - rules[RISK_AVERSION] * growth * growth)
 
 
@@ -78,7 +79,7 @@ def log_reward(before, after, rules):
 def legacy_reward(before, after, realised, losing, n_fills, rules):
     """The shaped reward: profit and closed profit in percent of the initial balance, less penalties; `step_market`."""
     percent = np.float64(100.0) / rules[INITIAL_BALANCE]
-    shaped = (after - before) * percent + LEGACY_CLOSED_BONUS * max(realised, np.float64(0.0)) * percent
+    shaped = (after - before) * percent + LEGACY_CLOSED_BONUS * larger(realised, np.float64(0.0)) * percent
     if losing:
         shaped -= LEGACY_LOSING_PENALTY
     return shaped - LEGACY_FILL_PENALTY * n_fills
@@ -107,7 +108,7 @@ def advance(action, r, held, balance, stake, paid, before, peak, bars_held, open
 
     Returns stopped, target, the price of the fill, balance, stake, entry fill, the marked equity, bars held.
     """
-    stopped = before <= max(rules[KEPT_SHARE] * peak, rules[RUIN_EQUITY])
+    stopped = before <= larger(rules[KEPT_SHARE] * peak, rules[RUIN_EQUITY])
     target = held
     if stopped or action == CLOSE:
         target = np.int64(0)
@@ -193,7 +194,7 @@ def step_market(
         reward[i] = np.float32(legacy_reward(before, now, realised, losing, n_fills, rules))
     else:
         reward[i] = np.float32(log_reward(before, now, rules))
-    highest = max(peak[i], now)
+    highest = larger(peak[i], now)
     ended = stopped or r >= stop[i]
     terminated[i] = stopped
     truncated[i] = ended and not stopped

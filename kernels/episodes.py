@@ -7,6 +7,7 @@ import numpy as np
 from .account import FLAT_PAID, FLAT_STAKE
 from .compile import kernel
 from .environment import INITIAL_BALANCE, advance, observe_row
+from .ordering import larger
 from .policy import greedy, policy_row
 
 
@@ -56,7 +57,7 @@ def policy_episode(
         stopped, position, _, balance, stake, paid, now, bars_held = advance(
             greedy(logits), r, position, balance, stake, paid, now, peak, bars_held, open, close, slip, rules
         )
-        peak = max(peak, now)
+        peak = larger(peak, now)
         positions[i, k] = position
         k += 1
         ended = stopped or r >= edges[e, 1]

@@ -225,12 +225,28 @@ def reading(place: Place, scale: float) -> Line:
     margins = {"inplace": predicted(0, 40), "cached": booster.predict(bins, output_margin=True)}
     line: Line = {f"{name}_distance": float(abs(place.host(m) - expected).max()) for name, m in margins.items()}
     return line | {
-        "slice_and_json_ms": timed(lambda: booster[38:40].save_raw("json")),
+        "slice_and_ubj_ms": timed(lambda: booster[38:40].save_raw("ubj")),
         "inplace_two_rounds_ms": timed(lambda: predicted(38, 40)), "inplace_all_ms": timed(lambda: predicted(0, 40)),
     }  # fmt: skip
 
 
-CASES: dict[str, Callable[..., Line]] = {"turns": turns, "threads": threads, "speed": speed, "reading": reading}
+def cuts(place: Place, scale: float) -> Line:
+    """Cut points found on the host and handed to a matrix on the device by `ref`, as gpupipe does.
+
+    differ: how many are others there, expected 0.  of_the_device: how many others its own sketch finds.
+    """
+    X = place.rows(int(100_000 * scale), 40, 0, 0.1)
+    host = place.matrix(place.host(X))
+    expected = host.get_quantile_cut()[1]
+    handed, found = (place.matrix(X, ref).get_quantile_cut()[1] for ref in (host, None))
+    numbers = {"differ": handed, "of_the_device": found}
+    return {name: int((values != expected).sum()) if len(values) == len(expected) else -1
+            for name, values in numbers.items()}  # fmt: skip
+
+
+CASES: dict[str, Callable[..., Line]] = {
+    "turns": turns, "cuts": cuts, "threads": threads, "speed": speed, "reading": reading,
+}  # fmt: skip
 
 
 def cases() -> list[list[str]]:
@@ -240,7 +256,7 @@ def cases() -> list[list[str]]:
         for first, second, *unknown in PAIRS:
             found.append(["turns", str(first), str(second), "/".join(map(str, unknown)), "depth 4", "2", way])
         found.append(["turns", "15000", "15011", "0/0", "8 leaves", "12", way])
-    found += [["reading"], ["threads"]]
+    found += [["cuts"], ["reading"], ["threads"]]
     for growth, rows, outputs in (
         ("depth 3", 15_000, 2), ("8 leaves", 15_000, 2), ("depth 4", 15_000, 12), ("depth 4", 150_000, 12),
         ("8 leaves", 150_000, 2), ("depth 4", 600_000, 12),

@@ -32,16 +32,18 @@ def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "weights", lambda: tp_dd_labels(panel).weight
     yield "classes", partial(barrier_classes, panel)
     yield "features", partial(compute_features, panel, "default")
-    yield "bins", lambda: compute_bins(panel, "default", cuts_of(compute_features(panel, "default").values))
+    cuts = cuts_of(compute_features(panel, "default").values)  # between two steps, so that it is not compared again
+    yield "bins", partial(compute_bins, panel, "default", cuts)
     yield "features, Alpha158", partial(compute_features, panel, "alpha158")
     yield "backtests", partial(run_backtests, panel)
     yield f"{BONDS:,} bonds", partial(value_bonds, BONDS)
 
 
 def cuts_of(values: np.ndarray) -> list[np.ndarray]:
-    """Quantiles of every column, as the cut points of its bins."""
+    """Quantiles of the known values of every column, as the cut points of its bins."""
     shares = np.linspace(0, 1, 65)[1:-1]
-    return [np.unique(np.nanquantile(column, shares).astype(np.float32)) for column in values.T]
+    known = (column[~np.isnan(column)] for column in values.T)
+    return [np.unique(np.quantile(column, shares).astype(np.float32)) if len(column) else column for column in known]
 
 
 def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line]) -> Iterator[runs.Line]:

@@ -125,6 +125,11 @@ class JobRequest:
         if out.exists() and not out.is_dir():
             raise UserError(f"--out {out} is a file, expected a folder")
         _check_features(settings.features)
+        if settings.training.place:
+            from gpupipe.runtime.device import pick
+            from gpupipe.training import placement
+
+            placement.check(settings, pick(self.device, settings.ml.use_rmm, self.limits().device))
         return settings
 
     def limits(self) -> Limits:
@@ -146,10 +151,6 @@ class JobRequest:
         from gpupipe.runtime.device import pick
 
         device = pick(self.device, settings.ml.use_rmm, self.limits().device)
-        if settings.training.place:
-            from gpupipe.training import placement
-
-            placement.check(settings, device)
         if kernels:
             from gpupipe.kernels import ahead
 

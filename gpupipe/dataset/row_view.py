@@ -19,6 +19,7 @@ from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, device_of
 
 BLOCK_ROWS = 1 << 15  # rows that are copied at once where rows are lazy
+HOST_ROWS = "_host_rows"  # of a view, where its row numbers came from there: they need not be brought back
 PART_OF = "_part_of"  # of a view whose X is a part of an array: the array, and the view's first row there
 
 
@@ -129,13 +130,19 @@ class RowView:
 
     def __post_init__(self) -> None:
         if isinstance(self.rows, np.ndarray):
-            self.__dict__["_host_rows"] = self.rows  # else `on` would bring them back over the bus
+            self.__dict__[HOST_ROWS] = self.rows
         object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
 
     @property
     def n(self) -> int:
         """Number of rows."""
         return len(self.rows)
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """int64 (n,), `rows` on the host."""
+        numbers: np.ndarray | None = self.__dict__.get(HOST_ROWS)
+        return self.device.to_host(self.rows) if numbers is None else numbers
 
     @property
     def device(self) -> Device:
@@ -151,9 +158,7 @@ class RowView:
     def X(self) -> Any:
         """Features, float32 (n, n_columns), C order; `LazyRows` where the storage is lazy."""
         gathered = _gathered([self])
-        if gathered is None:
-            gathered = LazyRows(self.dataset.X, self.rows)
-        return gathered if self.columns is None else take_columns(gathered, self.columns)
+        return LazyRows(self.dataset.X, self.rows, self.columns) if gathered is None else gathered
 
     @functools.cached_property
     def y(self) -> Any:
@@ -189,7 +194,10 @@ class RowView:
 
     def slice(self, first: int, last: int) -> RowView:
         """Rows first to last - 1; arrays are views of this view's."""
-        return self._derived(replace(self, rows=self.rows[first:last]), lambda array: array[first:last])
+        view = self._derived(replace(self, rows=self.rows[first:last]), lambda array: array[first:last])
+        if HOST_ROWS in self.__dict__:
+            view.__dict__[HOST_ROWS] = self.__dict__[HOST_ROWS][first:last]
+        return view
 
     def take(self, at: Any) -> RowView:
         """Copies of the rows at the positions `at`, int64, on the device."""
@@ -217,14 +225,7 @@ class RowView:
 
         Weights that replaced the dataset's are copied.
         """
-        return self if device.kind == self.device.kind else on_device([self], device)[0]
-
-    def _all_columns_on(self, device: Device) -> RowView:
-        rows = copied(self.__dict__.get("_host_rows", self.rows), self.device, device)
-        view = replace(self, dataset=self.dataset.on(device), rows=rows, columns=None)
-        if (weight := self.__dict__.get("weight")) is not None:
-            view.__dict__["weight"] = copied(weight, self.device, device)
-        return view
+        return self if device.kind == self.device.kind else gathered_on([self], device)[0]
 
     def with_weight(self, weight: Any) -> RowView:
         """The same rows with other weights, float32 (n, n_targets)."""
@@ -239,7 +240,7 @@ class RowView:
 
         Features count by `Dataset.row_digests`, with the numbers of the view's columns.
         """
-        rows, time_ns = (self.device.to_host(array) for array in (self.rows, self.time_ns))
+        rows, time_ns = self.row_numbers, self.device.to_host(self.time_ns)
         columns = None if self.columns is None else self.device.to_host(self.columns).tolist()
         parts = [str(columns), digest_of_arrays([self.dataset.row_digests[rows], time_ns])]
         if lookback_rows:
@@ -264,11 +265,11 @@ class RowView:
 
 
 def gather_together(views: Sequence[RowView]) -> None:
-    """Gather the features of several views of all columns, of the same storage, into one array, unless it is lazy.
+    """Gather the features of several views, of the same columns and storage, into one array, unless it is lazy.
 
     X of each view is a part of the array: a kernel may take the rows of all of them in one call (`in_few_arrays`).
     """
-    assert all(view.columns is None and view.storage == views[0].storage for view in views)
+    assert all(view.storage == views[0].storage for view in views)
     if views and (joined := _gathered(views)) is not None:
         _give(views, joined)
 
@@ -301,18 +302,6 @@ def in_few_arrays(views: Sequence[RowView]) -> list[Any]:
     return [joined] if joined is not None and in_order and len(joined) == ends[-1] else [view.X for view in views]
 
 
-def on_device(views: Sequence[RowView], device: Device) -> list[RowView]:
-    """Views of the same columns and storage on another device, gathered there now, in this thread; see `RowView.on`."""
-    moved = [view._all_columns_on(device) for view in views]
-    gather_together(moved)
-    if views and views[0].columns is not None:
-        moved = of_columns(moved, views[0].device.to_host(views[0].columns))
-    for view in moved:
-        for name in ("X", "y", "weight", "time_ns"):
-            getattr(view, name)
-    return moved
-
-
 def of_columns(views: Sequence[RowView], columns: np.ndarray) -> list[RowView]:
     """The same rows with some of the columns of X, by their position in the views; in one array, if X was."""
     chosen = []
@@ -341,9 +330,10 @@ def divided(rows: Any, lengths: Iterable[int]) -> list[Any]:
 
 
 def _gathered(views: Sequence[RowView]) -> Any:
-    """All columns of the rows of some views, one after another, where their storage keeps them; None if it is lazy."""
-    device, storage = views[0].device, views[0].storage
-    shape = (sum(view.n for view in views), views[0].dataset.X.shape[1])
+    """The rows of some views, one after another, where their storage keeps them; None if it is lazy."""
+    device, storage, columns = views[0].device, views[0].storage, views[0].columns
+    n_columns = views[0].dataset.X.shape[1] if columns is None else len(columns)
+    shape = (sum(view.n for view in views), n_columns)
     if storage.cache is not None and device.kind == "cpu":
         whole = memory.matrix(shape, storage.cache)
     elif storage.lazy:
@@ -353,8 +343,27 @@ def _gathered(views: Sequence[RowView]) -> Any:
     # numpy copies `out` once more unless it need not raise; CuPy does not raise.
     unchecked = {"mode": "clip"} if device.kind == "cpu" else {}
     for view, part in zip(views, divided(whole, [view.n for view in views]), strict=True):
-        device.xp.take(view.dataset.X, view.rows, axis=0, out=part, **unchecked)
+        if view.columns is None:
+            device.xp.take(view.dataset.X, view.rows, axis=0, out=part, **unchecked)
+        else:
+            device.xp.take(view.dataset.X[view.rows], view.columns, axis=1, out=part, **unchecked)
     return whole
+
+
+def gathered_on(views: Sequence[RowView], device: Device) -> list[RowView]:
+    """The same rows on another device, gathered there now, in this thread, X in one array; see `RowView.on`."""
+    there = []
+    for view in views:
+        columns = None if view.columns is None else copied(view.columns, view.device, device)
+        moved = replace(view, dataset=view.dataset.on(device), rows=view.row_numbers, columns=columns)
+        if (weight := view.__dict__.get("weight")) is not None:
+            moved.__dict__["weight"] = copied(weight, view.device, device)
+        there.append(moved)
+    gather_together(there)
+    for moved in there:
+        for name in ("X", "y", "weight", "time_ns"):
+            getattr(moved, name)
+    return there
 
 
 def shuffled(rows: np.ndarray, seed: int, group: str) -> np.ndarray:
@@ -370,7 +379,7 @@ def digest_of_features(dataset: Dataset, rows: np.ndarray) -> str:
 def digest_of_context(view: RowView, lookback_rows: int) -> str:
     """SHA-256 of the feature matrix's rows that windows of these rows hold, and of which rows they are."""
     context = view.features.context(lookback_rows)
-    where = np.searchsorted(context, view.device.to_host(view.rows))
+    where = np.searchsorted(context, view.row_numbers)
     return digest_of_arrays([where, view.dataset.row_digests[context]])
 
 

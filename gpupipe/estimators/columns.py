@@ -15,7 +15,7 @@ from gpupipe.estimators.boosting.gradient_boosting import Objective, Stopping, t
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, tile
-from gpupipe.runtime.device import Device
+from gpupipe.runtime.device import Device, pick
 
 log = logging.getLogger("gpupipe")
 
@@ -53,10 +53,14 @@ class ColumnSubsetModel:
 def seen_by(estimator: Estimator, training_set: TrainingSet, device: Device | None = None) -> TrainingSet:
     """The training set that an estimator is fitted on: for trees without columns whose bins repeat another's.
 
-    device: where it is fitted; the training set's if None. The columns are the same on every device.
+    device: where it is fitted; the training set's if None. The columns are the same on every device: those of trees are
+        chosen on the host's copy of the rows.
     """
-    seen = binned_matrix.without_twins(training_set) if estimator.uses_bins else training_set
-    return seen if device is None else seen.on(device)
+    if device is None:
+        return binned_matrix.without_twins(training_set) if estimator.uses_bins else training_set
+    if not estimator.uses_bins:
+        return training_set.on(device)
+    return binned_matrix.without_twins(training_set.on(pick("cpu"))).on(device)
 
 
 def fit_pool(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView, of_columns, on_device
+from gpupipe.dataset.row_view import RowView, gathered_on, of_columns
 from gpupipe.runtime.device import Device
 from gpupipe.targets.target import Target
 
@@ -202,6 +202,12 @@ class TrainingSet:
             counts_everywhere=counts and {group: counted[list(targets)] for group, counted in counts.items()},
         )
 
+    @property
+    def source(self) -> TrainingSet | None:
+        """The training set on another device that this one is a copy of (`on`), while it is there."""
+        reference: weakref.ref[TrainingSet] | None = self.__dict__.get("_source")
+        return None if reference is None else reference()
+
     def on(self, device: Device) -> TrainingSet:
         """The same rows, targets and columns on a device: itself where it is there, else a copy, made once.
 
@@ -209,16 +215,15 @@ class TrainingSet:
         """
         if device.kind == self.device.kind:
             return self
-        source: weakref.ref[TrainingSet] | None = self.__dict__.get("_source")
-        if source is not None and (original := source()) is not None and original.device.kind == device.kind:
-            return original
+        if self.source is not None and self.source.device.kind == device.kind:
+            return self.source
         if self.parent:
             parent, targets = self.parent
             return parent.on(device).of_targets(targets)
 
         def make() -> TrainingSet:
             fit, validation = (
-                dict(zip(views, on_device(list(views.values()), device), strict=True))
+                dict(zip(views, gathered_on(list(views.values()), device), strict=True))
                 for views in (self.fit, self.validation)
             )
             return dataclasses.replace(self, fit=fit, validation=validation, device=device, sparing=self.saves_memory)

@@ -27,9 +27,8 @@ from gpupipe.evaluation.leaderboard import Measured
 from gpupipe.pipeline.options import JobOptions
 from gpupipe.pipeline.workload import JobContext
 from gpupipe.runtime import memory, run_log
-from gpupipe.runtime.device import host_peak_bytes, pool_statistics
+from gpupipe.runtime.device import host_peak_bytes, pick, pool_statistics
 from gpupipe.runtime.errors import UserError
-from gpupipe.runtime.placement import Placement
 from gpupipe.runtime.task_graph import in_parallel
 from gpupipe.store import fingerprint
 from gpupipe.store.content_store import dump_json, write_atomic
@@ -153,9 +152,9 @@ class _SupervisedJob:
         training = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, job.settings, job.store, job.keys.run,
             job.panel.device, job.jobs, cache=cache, plan=job.plan, workers=job.workers, advance=job.listener.advanced,
-            detail=job.listener.detail, trades=self._trades(), placement=self._placement(prepared),
+            detail=job.listener.detail, trades=self._trades(),
         )  # fmt: skip
-        folds = prepared.folds
+        training.placement, folds = placement.of_run(training), prepared.folds
         job.listener.started(planning.totals(self.workload, job.panel, job.settings, folds))
         cold = training
         # Only for the published fold: the earlier run was fitted on rows that the other folds validate or test on.
@@ -171,19 +170,9 @@ class _SupervisedJob:
         if job.earlier:
             warm_start.keep_replaced(job.earlier, job.store)
         withdraw_manifest(job.store)
-        prepared = dataclasses.replace(prepared, datasets=dict(training.on_host.datasets))
         whole, entries = self._evaluate(training.on_host, prepared, evaluated, published, began)
         self._finish(whole, entries)
         return summary.read(job.store.out)
-
-    def _placement(self, prepared: Prepared) -> Placement:
-        """The device of each stage; workers of a cluster fit every stage on their device."""
-        job = self.job
-        if job.workers:
-            return Placement(job.panel.device.kind)
-        return placement.of_run(
-            job.settings, prepared.datasets, prepared.splits, job.panel.device, job.store, job.keys.run
-        )
 
     def _keep(self, training: TrainingContext, trained: Sequence[GroupModels]) -> Any:
         """What the workload's own measures keep of a fold."""
@@ -206,7 +195,8 @@ class _SupervisedJob:
         workload, target = self.workload, self.workload.target(self.job.settings)
         if workload.trades is None:
             return None
-        return GroupTrades(self.job.panel, target, workload.trades, workload.volatility)
+        panel = self.job.panel.to(pick("cpu"))  # returns are read on the host, and are more bytes than bars
+        return GroupTrades(panel, target, workload.trades, workload.volatility)
 
     def _evaluate(
         self,
@@ -246,12 +236,11 @@ class _SupervisedJob:
         whole |= {**validated, **tuning, "units": training.results.counts(), "memory": self._memory()}
         whole["windows"] = window_summary.of(prepared.datasets)
         own, own_entries = self._concluded(training, evaluated, published)
-        whole |= ranked.for_summary | own
-        whole |= placement_summary.section(training, job.store, facts.elapsed_s)
+        whole |= ranked.for_summary | own | placement_summary.section(training, job.store, facts.elapsed_s)
         if job.earlier:
             whole["warm_start"] = warm_start.counts(job.earlier, rows)
         entries |= cross_validate.publish(training, job.panel, folds, evaluated, published.trained)
-        entries |= diagram.write(job.store, prepared.datasets, folds)
+        entries |= diagram.write(job.store, training.datasets, folds)
         entries |= _for_pictures(training, scores, published.trained)
         entries |= ranked.publish(job.store) | calibrated | own_entries
         return whole, entries

@@ -203,10 +203,8 @@ class _Tuning:
         context = TrainingContext(
             prepared.datasets, prepared.splits, prepared.folds.published, settings, self.store, self.key,
             self.panel.device, self.jobs, cache, self.plan,
-            placement=placement.of_run(
-                settings, prepared.datasets, prepared.splits, self.panel.device, self.store, self.key
-            ),
         )  # fmt: skip
+        context.placement = placement.of_run(context)
         enough, skipped = groups_with_enough(context)
         sets = [final_training_set(context, groups) for groups in pools(settings, enough)]
         skipped += [skip for _, _, set_skipped in sets for skip in set_skipped]

@@ -79,6 +79,7 @@ class Store:
     .gpupipe/objects/SHA256: contents, each written once.
     .gpupipe/units/KEY.json: records of cached results, which name objects.
     .gpupipe/runs/RUN_KEY: keys of the results that a run needs, a key in each line.
+    .gpupipe/kept/NAME: other files that later runs may read.
     The rest of OUT is for the user. Published files are hard links to objects where the file system has them, so that
     equal models take their space once.
 
@@ -158,7 +159,7 @@ class Store:
 
     def kept(self, name: str) -> pathlib.Path:
         """A file of that name, which later runs may read."""
-        return self._work / name
+        return self._work / "kept" / name
 
     @property
     def cache(self) -> pathlib.Path:
@@ -317,7 +318,7 @@ class Store:
 
     def forget_units(self) -> None:
         """Remove all cached results; published files stay."""
-        for name in ("units", "objects", "cache", "runs", "checkpoints"):
+        for name in ("units", "objects", "cache", "runs", "checkpoints", "kept"):
             shutil.rmtree(self._work / name, ignore_errors=True)
 
 

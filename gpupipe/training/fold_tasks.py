@@ -18,8 +18,8 @@ from gpupipe.estimators.earlier import EarlierModels
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.runtime import run_log
-from gpupipe.runtime.device import Device, pick
-from gpupipe.runtime.placement import CPU, CUDA
+from gpupipe.runtime.device import Device
+from gpupipe.runtime.placement import CUDA
 from gpupipe.runtime.task_graph import FoldSlot, Task
 from gpupipe.store.cache import Request, load_array, save_array
 from gpupipe.store.content_store import KEY_LENGTH, sha256_of
@@ -167,8 +167,7 @@ class FoldTasks:
         needed = [estimator for estimator in self.estimators if estimator.uses_bins and self._is_new(estimator)]
         if needed:
             for estimator in needed:
-                rows, device = self._rows_of(estimator, training_set), self._device(estimator, None)
-                columns.make_shared([estimator], rows, self.context.settings, device)
+                columns.make_shared([estimator], training_set, self.context.settings, self._device(estimator, None))
             self.context.spent("bins", time.perf_counter() - began)
             self._log_preparation("bins", began)
 
@@ -190,11 +189,6 @@ class FoldTasks:
     def _device(self, estimator: Estimator, group: str | None) -> Device:
         """Where an estimator's stage is fitted, and its models of a group predict."""
         return self.context.device_of(stage_name(estimator, group))
-
-    def _rows_of(self, estimator: Estimator, training_set: TrainingSet) -> TrainingSet:
-        """The rows that decide which columns trees see; of other estimators the training set itself."""
-        placed = self.context.placement.stages and estimator.uses_bins
-        return training_set.on(pick(CPU)) if placed else training_set  # whose copy on the host is there anyway
 
     @property
     def _opened(self) -> _Opened:
@@ -292,9 +286,15 @@ class FoldTasks:
             return context.workers.fit(self.fold, estimator, stage, pooled_models, choices, worker)
         training_set = self._opened.training_set
         assert training_set is not None
-        rows, device = self._rows_of(estimator, training_set), self._device(estimator, group)
         call = functools.partial(
-            fold_data.fit, estimator, rows, stage, context.settings, pooled_models, choices, device
+            fold_data.fit,
+            estimator,
+            training_set,
+            stage,
+            context.settings,
+            pooled_models,
+            choices,
+            self._device(estimator, group),
         )
         name = f"{self._name}/{estimator.name}/{group or 'pool'}"
         return context.turns.run(call, training_set.release, name)

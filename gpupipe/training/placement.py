@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import Split
@@ -105,24 +106,73 @@ def _bins(settings: Config, placement: Placement) -> dict[str, Placed]:
     return {BINS: Placed(BINS, CUDA if on_gpu else CPU, reason)}
 
 
-def of_run(
-    settings: Config, datasets: Mapping[str, Dataset], splits: Mapping[str, Split], device: Device, store: Store,
-    run_key: str,
-) -> Placement:  # fmt: skip
+class Run(Protocol):
+    """What is known of a run whose stages are placed, as a TrainingContext has it.
+
+    >>> import tempfile
+    >>> from gpupipe.data import simulate
+    >>> from gpupipe.training.context import TrainingContext
+    >>> from gpupipe.training.prepare import outline
+    >>> from gpupipe.workloads.equity import EQUITY
+    >>> panel, settings = simulate(n_symbols=11, n_bars=400), EQUITY.settings("fast")
+    >>> prepared, store = outline(EQUITY, panel, settings), Store(tempfile.mkdtemp())
+    >>> times = prepared.folds.published
+    >>> run = TrainingContext(prepared.datasets, prepared.splits, times, settings, store, "ab12", panel.device, jobs=2)
+    >>> of_run(run).device("xgb_joint.pool")  # without a GPU
+    'cpu'
+    """
+
+    @property
+    def settings(self) -> Config:
+        """Of the run."""
+        ...
+
+    @property
+    def datasets(self) -> Mapping[str, Dataset]:
+        """By group."""
+        ...
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """Of the published fold, by group."""
+        ...
+
+    @property
+    def device(self) -> Device:
+        """Which holds the features."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where the placement is kept."""
+        ...
+
+    @property
+    def workers(self) -> object | None:
+        """Workers that fit in its place."""
+        ...
+
+    @property
+    def run_key(self) -> str:
+        """By which it is found again."""
+        ...
+
+
+def of_run(run: Run) -> Placement:
     """The placement of a run: where it is resumed the one that it began with, else that of `decide`, which is kept.
 
     Rates may have been measured in between, and a run should not fit half of its models on another device.
     """
-    if device.kind == CPU:
-        return Placement(CPU)
-    path = store.kept(FILE)
+    if run.device.kind == CPU or run.workers:  # which fit every stage on their device
+        return Placement(run.device.kind)
+    path = run.store.kept(FILE)
     try:
         kept = json.loads(path.read_bytes())
     except (OSError, ValueError):
         kept = {}
-    if run_key in kept:
-        return Placement.of_dict(kept[run_key])
-    placement = decide(settings, shape_of(datasets), splits, device, rates.known(device))
+    if run.run_key in kept:
+        return Placement.of_dict(kept[run.run_key])
+    placement = decide(run.settings, shape_of(run.datasets), run.splits, run.device, rates.known(run.device))
     others = dict(list(kept.items())[-KEPT_RUNS:])
-    write_atomic(path, json.dumps({**others, run_key: placement.as_dict()}, indent=1).encode())
+    write_atomic(path, json.dumps({**others, run.run_key: placement.as_dict()}, indent=1).encode())
     return placement

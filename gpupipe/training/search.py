@@ -17,7 +17,7 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, Range, SearchSpace, Watch
 from gpupipe.estimators.training_set import TrainingSet
 from gpupipe.evaluation import multiple_testing
-from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
 from gpupipe.store.content_store import sha256
 from gpupipe.training import trial
@@ -150,7 +150,7 @@ class Search:
         counted where they have the same rows.
     n_trials: number of finished trials for each study, trials of earlier sessions included.  pruner: one of PRUNERS.
     period_dates: number of dates whose mean gain is one observation.  advance(text): called after each trial.
-    device_of(stage): where a stage is fitted, see `TrainingContext`; None: where the training set is.
+    device_of(stage): see `TrainingContext`; by default all are fitted where the training set is.
 
         >>> from gpupipe.workloads.equity import EQUITY
         >>> search = Search(None, EQUITY.settings("fast"), None, "rows12", "key34", n_trials=30, pruner="median")
@@ -167,7 +167,7 @@ class Search:
     pruner: str
     period_dates: int = PERIOD_DATES
     advance: Callable[[str], None] = lambda text: None
-    device_of: Callable[[str], Device] | None = None
+    device_of: Callable[[str], Device | None] = lambda stage: None
 
     def run(self, study: Study) -> dict[str, Any]:
         """Run the trials that a study lacks; returns its result, see `verdict`."""
@@ -223,11 +223,8 @@ class _Scored:
 
     @classmethod
     def of(cls, search: Search, study: Study) -> _Scored:
-        settings, device, rows = search.settings, None, search.training_set
-        if search.device_of is not None:
-            device = search.device_of(stage_name(study.estimator, study.sector or None))
-            rows = rows.on(pick("cpu")) if study.estimator.uses_bins else rows  # as in training
-        training_set = columns.seen_by(study.estimator, rows, device)
+        settings, stage = search.settings, stage_name(study.estimator, study.sector or None)
+        training_set = columns.seen_by(study.estimator, search.training_set, search.device_of(stage))
         if study.label:
             targets = [training_set.target.names.index(study.label)]
         elif study.sector:

@@ -221,6 +221,16 @@ def test_an_out_in_use_is_refused_and_names_who_has_it(capsys, tmp_path):
     assert code == 2 and "is in use by process" in errors and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["run", "tune", "nightly"])
+def test_a_stage_that_cannot_be_placed_is_refused_before_anything_is_done(capsys, tmp_path, command):
+    arguments = ("--data", SOURCE, "--preset", "fast", "--device", "cpu", "--out", str(tmp_path / "OUT"))
+    for place, words in (("lin=cpu", "expected one of xgb_joint"), ("linear=cuda", "linear=cpu alone is possible")):
+        assert main.main([command, *arguments, "--place", place]) == 2
+        errors = capsys.readouterr().err
+        assert words in errors and errors.count("\n") == 1
+    assert not (tmp_path / "OUT").exists()
+
+
 def test_cuda_that_cannot_be_had_is_one_line(capsys, tmp_path):
     from gpupipe.runtime.device import why_no_cuda
 

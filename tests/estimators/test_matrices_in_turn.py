@@ -10,7 +10,7 @@ import pytest
 import xgboost
 
 from gpupipe import config
-from gpupipe.dataset.row_view import RowView, whole
+from gpupipe.dataset.row_view import RowView, in_few_arrays, whole
 from gpupipe.estimators.boosting import tree_model
 from gpupipe.estimators.boosting.binned_matrix import binned
 from gpupipe.estimators.boosting.settings import Booster
@@ -63,10 +63,13 @@ def grown(monkeypatch):
 
 
 def changes(steps) -> tuple[int, int, int]:
-    """Of a booster's steps: rounds on another matrix than the last, those after a set parameter, parameters set."""
+    """Of a booster's steps: rounds on another matrix than the last, those after a set parameter, parameters set.
+
+    What is set after the last round does not count: a finished booster may be moved to where it predicts.
+    """
     rounds = [k for k, step in enumerate(steps) if step is not None]
     others = [b for a, b in itertools.pairwise(rounds) if steps[a] is not steps[b]]
-    return len(others), sum(steps[k - 1] is None for k in others), steps.count(None)
+    return len(others), sum(steps[k - 1] is None for k in others), steps[: rounds[-1]].count(None)
 
 
 def two_matrices():
@@ -166,6 +169,19 @@ def test_cut_points_are_the_same_on_every_device(device):
     for pair in (cut for of_device in cuts for cut in of_device):
         for part, expected in zip(pair, cuts[0][0], strict=True):
             np.testing.assert_array_equal(part, expected)
+
+
+def test_a_copy_on_another_device_has_the_cut_points_and_its_rows_in_one_array():
+    training_set = dataclasses.replace(world()[0])
+    there = training_set.on(SAYS_CUDA)
+    assert there.source is training_set and there.on(CPU) is training_set and training_set.source is None
+    assert binned(there).cut_points is binned(training_set).cut_points
+    for views, others in ((there.fit, training_set.fit), (there.validation, training_set.validation)):
+        (joined,) = in_few_arrays(list(views.values()))
+        np.testing.assert_array_equal(joined, np.concatenate([whole(rows.X) for rows in others.values()]))
+    some = there.of_columns(np.array([3, 1]))
+    (joined,) = in_few_arrays(list(some.fit.values()))
+    assert joined.shape == (4500, 2) and [len(part) for part in binned(some).samples(0.5)[0].parts] == [4500]
 
 
 def test_a_resumed_booster_is_configured_anew_for_its_own_matrix(grown):

@@ -50,6 +50,7 @@ def test_kernel_compiles_for_the_architecture_and_stays_in_registers(cc, name):
     # Each instruction rounds as IEEE 754 says, products and sums apart, and no library is called: the bits are those of
     # the CPU loop.
     assert not re.search(r"\bfma\.|\.approx|div\.full|\.ftz|^\s*call\b", ptx, re.MULTILINE)
+    assert not re.search(r"\b(min|max)\.f", ptx), "see kernels/ordering.py: a GPU's leave NaN out"
     resources = resources_of(ptx, cc)
     spilled = {key: resources[key] for key in ("stack", "spill_stores", "spill_loads")}
     assert max(spilled.values()) <= SPILLED.get(name, 0), spilled

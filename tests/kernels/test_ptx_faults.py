@@ -135,3 +135,14 @@ def test_each_barrier_is_needed(name):
     calls += [in_few_blocks(call, 1) for call in calls]
     found = [line for line in lines if any(is_missed(checked, call, line) for call in calls)]
     assert found == lines
+
+
+def test_the_sign_of_a_computed_nan_differs_between_orders():
+    body = "mov.f32 %f1, 0f7F800000; sub.rn.f32 %f2, %f1, %f1; st.global.f32 [%rd2], %f2;"
+    ptx = HEAD + body.replace("; ", ";\n") + "\nret;\n}\n"
+    bits = []
+    for order in (0, 1):
+        x = np.zeros(1, np.float32)
+        program(ptx, checked=True).launch([x], 1, 1, [x], order)
+        bits.append(x.view(np.uint32)[0])
+    assert bits == [0x7FFFFFFF, 0xFFC00000]

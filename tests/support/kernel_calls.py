@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpupipe import bonds
+from gpupipe import begin_features, bonds
 from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
 from gpupipe.backtest.benchmarks import random_entries
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
@@ -85,10 +85,18 @@ def each_call(use: Callable[[Call], None]) -> Iterator[None]:
 def run_backtests(panel):
     """Call every kernel of the backtest, with entries and exits of all kinds."""
     rng = np.random.default_rng(1)
-    unbounded = np.array([0, 0], np.int64), np.array([2**62, 2**62], np.int64)
+    n_groups = len(panel.groups)
+    unbounded = np.zeros(n_groups, np.int64), np.full(n_groups, 2**62, np.int64)
     values = rng.dirichlet((1, 2, 1), (panel.n_rows, 2)).astype(np.float32)
     source = OutOfSample(
-        values, np.full((2, 2, 2), 0.4, np.float32), (2, 5), (0.02, 0.05), ("linear", "linear"), *unbounded, "", panel
+        values,
+        np.full((2, n_groups, 2), 0.4, np.float32),
+        (2, 5),
+        (0.02, 0.05),
+        ("linear", "linear"),
+        *unbounded,
+        "",
+        panel,
     )
     for options in ({}, {"entry": "close", "exit_on_opposite": True, "both_in_bar": "target"}, {"overlapping": True}):
         random_entries(backtest(source, Rules(side="both", **options)), seed=0, n_draws=2)
@@ -215,6 +223,9 @@ def call_labels_and_features():
     assert scaled.weight.shape == (panel.n_rows, 8)
     barrier_classes(panel, (1, 2, 5, 30))
     compute_features(panel, EVERY_OPERATION)
+    earlier = panel.time_ns < np.unique(panel.time_ns)[25]
+    _, state = begin_features(panel.take(earlier), EVERY_OPERATION)
+    state.advance(panel.take(~earlier))
     few = compute_features(panel, ("rsi_14", "willr_14", "sector_rank_roc_1"))
     compute_bins(panel, few.names, [np.unique(np.nan_to_num(x))[::9] for x in few.values.T])
     run_backtests(panel)

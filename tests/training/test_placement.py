@@ -53,6 +53,13 @@ def decided(prepared, settings=SETTINGS, device=GPU):
     return placement.decide(settings, shape, prepared.splits, device, rates.Known(Rates()))
 
 
+def context_of(prepared, out, settings=SETTINGS, run_key="ab12", device=GPU, **more):
+    store, times = None if out is None else Store(out), prepared.folds.published
+    return TrainingContext(
+        prepared.datasets, prepared.splits, times, settings, store, run_key, device, jobs=4, **more
+    )  # fmt: skip
+
+
 def test_every_stage_of_a_run_is_placed_and_bins_follow_the_trees(prepared):
     placed = decided(prepared)
     assert list(placed.stages) == [*placement.stage_names(SETTINGS), placement.BINS]
@@ -71,27 +78,29 @@ def test_every_stage_of_a_run_is_placed_and_bins_follow_the_trees(prepared):
 
 def test_on_a_cpu_nothing_is_placed_and_nothing_is_kept(prepared, tmp_path):
     assert decided(prepared, device=pick("cpu")).stages == {}
-    store = Store(tmp_path / "OUT")
-    of_run = placement.of_run(SETTINGS, prepared.datasets, prepared.splits, pick("cpu"), store, "ab")
-    assert of_run.stages == {} and not (tmp_path / "OUT").exists()
+    context = context_of(prepared, tmp_path / "OUT", device=pick("cpu"))
+    assert placement.of_run(context).stages == {} and not (tmp_path / "OUT").exists()
+    with_workers = dataclasses.replace(context_of(prepared, tmp_path / "OUT"), workers=object())
+    assert placement.of_run(with_workers) == Placement(CUDA) and not (tmp_path / "OUT").exists()
     assert "place" not in SETTINGS.as_dict()["training"]
 
 
 def test_a_resumed_run_keeps_its_placement_whatever_was_measured_since(prepared, tmp_path, cache):
-    store, key = Store(tmp_path / "OUT"), "ab" * 32
-    arguments = (SETTINGS, prepared.datasets, prepared.splits, GPU, store)
-    first = placement.of_run(*arguments, key)
+    def placed(key):
+        return placement.of_run(context_of(prepared, tmp_path / "OUT", run_key=key))
+
+    first = placed("ab")
     fast = {kind: Rate(1e-9, 1e-18) for kind in rate_measurement.MEASURED_BY}
     slow = {kind: Rate(1.0, 1.0) for kind in rate_measurement.MEASURED_BY}
     rates.remember(GPU, {CPU: slow, CUDA: fast}, {}, "2026-01-02")
-    assert placement.of_run(*arguments, key) == first
-    other = placement.of_run(*arguments, "cd" * 32)
+    assert placed("ab") == first
+    other, store = placed("cd"), Store(tmp_path / "OUT")
     assert other.device("xgb_hist.group") == CUDA != first.device("xgb_hist.group")
     for number in range(20):  # the file does not grow without end
-        placement.of_run(*arguments, f"{number}")
+        placed(f"{number}")
     assert store.kept(placement.FILE).read_text().count('"home"') == placement.KEPT_RUNS + 1
     store.kept(placement.FILE).write_text("{half")
-    assert placement.of_run(*arguments, key) == other
+    assert placed("ab") == other
 
 
 def test_stages_and_devices_that_a_run_lacks_are_refused(prepared):
@@ -180,9 +189,7 @@ def test_tasks_of_stages_on_the_gpu_occupy_it_and_have_keys_of_their_own(prepare
     place = ("random_forest=cuda", "xgb_joint=cpu", "xgb_hist=cpu", "xgb_leafwise=cpu")
     settings = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=place))
     placed, times = decided(prepared, settings), prepared.folds.published
-    context = TrainingContext(
-        prepared.datasets, prepared.splits, times, settings, None, "ab12", GPU, jobs=4, placement=placed
-    )  # fmt: skip
+    context = context_of(prepared, None, settings, placement=placed)
     fold = FoldTasks(context, FoldId(times, SECTORS, None, (0, 1)), context.base_models)
     tasks = fold.tasks(FoldSlot(0), [])
     assert {task.kind for task in tasks if task.on_device} == {"random_forest pool", "random_forest"}
@@ -198,10 +205,8 @@ def test_tasks_of_stages_on_the_gpu_occupy_it_and_have_keys_of_their_own(prepare
 
 
 def test_the_summary_says_where_stages_ran_and_how_long_they_took(prepared, tmp_path, cache):
-    times, placed = prepared.folds.published, decided(prepared)
-    context = TrainingContext(
-        prepared.datasets, prepared.splits, times, SETTINGS, None, "ab12", GPU, jobs=4, placement=placed
-    )  # fmt: skip
+    placed = decided(prepared)
+    context = context_of(prepared, None, placement=placed)
     context.costs.observe("xgb_joint pool", 100, 2.5)
     GPU.ledger.add("to_host", 10**9)
     rates.remember(GPU, {CPU: {}, CUDA: {}}, {"to_device": 1e10, "to_host": 1e10}, "2026-01-02")

@@ -105,12 +105,14 @@ class BinnedMatrix:
     def cut_points(self) -> Any:
         """An xgboost.QuantileDMatrix of one row, with cut points found on CUT_ROWS of the fitted rows.
 
-        They are the same share of every group's rows. Built once; every other matrix of the training set refers to it,
-        and so has the same bins.
+        They are the same share of every group's rows. Built once, also for the training set's copies on other devices;
+        every other matrix refers to it, and so has the same bins.
         """
         with self._lock:
             if self._cut_points is None:
-                self._cut_points = self._find_cut_points()
+                source = self.training_set.source
+                found = binned(source).cut_points if source else self._find_cut_points()
+                self._cut_points = found
             return self._cut_points
 
     def samples(self, share: float, group: str | None = None) -> list[Sample]:
@@ -202,13 +204,16 @@ class BinnedMatrix:
         one = next(rows for rows in groups if rows.n).slice(0, 1)
         if not training_set.ml.use_quantile_dmatrix:
             return plain_matrix([one.X], training_set.threads)
-        if training_set.device.kind != "cpu":  # XGBoost's sketch on a GPU finds other cut points
-            return binned(training_set.on(pick("cpu"))).cut_points
         share = min(1.0, CUT_ROWS / training_set.total(np.array([float(sum(rows.n for rows in groups))]))[0])
-        drawn = [rows.slice(0, math.ceil(share * rows.n)).X for rows in groups]
+        drawn = [_on_host(rows.slice(0, math.ceil(share * rows.n))) for rows in groups]
         pooled = quantile_matrix(drawn, training_set.max_bin, training_set.threads, None, training_set.cache)
         # These bins are released: boosters are fitted on samples of all rows, which know the cuts by this one row.
-        return quantile_matrix([one.X], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+        return quantile_matrix([_on_host(one)], training_set.max_bin, training_set.threads, pooled, training_set.cache)
+
+
+def _on_host(rows: RowView) -> Any:
+    """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
+    return whole(rows.on(pick("cpu")).X)
 
 
 def one_matrix(device: Device) -> bool:

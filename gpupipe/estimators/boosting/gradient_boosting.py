@@ -153,12 +153,15 @@ def boost(
         rounds, loss = curve.best_rounds.tolist(), curve.best
     else:
         rounds = rounds if rounds is not None else [settings.rounds] * len(objective.targets)
-        loss = curve.loss if curve else device.xp.empty((0, len(objective.targets)), dtype="float32")
+        loss = curve.loss if curve else np.empty((0, len(objective.targets)), np.float32)
     return Boosted(booster, tuple(int(r) for r in rounds), device.to_host(loss), kept)
 
 
 class _ValidationCurve:
     """Validation log-losses as rounds are added; only their means come to the host.
+
+    A look waits for the device once. Means of several looks are not kept there to be read together: XGBoost itself
+    waits for a GPU at every level of a tree, so that nothing would be won.
 
     rounds, means: numbers of rounds from 0 on, and float64 (n_targets,) for each.  loss: float32 (n_rows, n_targets),
     after the last evaluation; best: of each target at its lowest mean.

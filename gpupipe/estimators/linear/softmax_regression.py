@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ def fit(
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         away = np.einsum("kij,jk->ik", back, flat.reshape(shape[0] + 1, shape[1]))
         weights = _unstacked(middle + away)
-        value, slope = 0.0, share_of_process * penalty * away
+        value, slope = xp.zeros(1), device.asarray(share_of_process * penalty * away)
         for block, labels, weight, weight_of_row in zip(map(whole, Z), y, weights_of_rows, row_weight, strict=True):
             gradient, hessian, loss = (buffer[: labels.shape[0]] for buffer in (*derivatives, losses))
             margin = weights.margin(block, device)
@@ -124,12 +125,13 @@ def fit(
             softmax_gradient(labels.shape[0], margin, labels, on_device, gradient, hessian)
             if weight_of_row is not None:
                 gradient *= xp.repeat(weight_of_row, CLASS_COUNT, axis=1)
-            value += float(xp.where(labels >= 0, loss * weight, 0).sum(dtype=xp.float64))
-            slope[:-1] += device.to_host(_turned(block, gradient, xp)).astype(np.float64)
-            slope[-1] += device.to_host(gradient.sum(axis=0, dtype=xp.float64))
-        (value, *_), slope = np.split(total(np.append(value, slope)), [1])
-        turned = np.einsum("kij,ik->jk", back, slope.reshape(away.shape))
-        return (value + 0.5 * float((penalty * away**2).sum())) / n_rows, turned.ravel() / n_rows
+            value += xp.where(labels >= 0, loss * weight, 0).sum(dtype=xp.float64)
+            slope[:-1] += _turned(block, gradient, xp)
+            slope[-1] += gradient.sum(axis=0, dtype=xp.float64)
+        sums = device.to_host(xp.concatenate([value, slope.reshape(-1)]))  # the one time that the device is waited for
+        (loss_of_all, *_), slope_of_all = np.split(total(sums), [1])
+        turned = np.einsum("kij,ik->jk", back, slope_of_all.reshape(away.shape))
+        return (loss_of_all + 0.5 * float((penalty * away**2).sum())) / n_rows, turned.ravel() / n_rows
 
     optimum = minimize(
         value_and_gradient, np.zeros(middle.size), jac=True, method="L-BFGS-B",
@@ -152,15 +154,14 @@ def _inverse_roots(
     shared = Z[0].ndim == 2
     by_label = [total(_products((block if shared else block[k] for block in map(whole, Z)), device))
                 for k in range(1 if shared else n_targets)]  # fmt: skip
+    masses = xp.zeros((n_targets, CLASS_COUNT))
+    for labels, weight in zip(y, weights_of_rows, strict=True):
+        for k, c in itertools.product(range(n_targets), range(CLASS_COUNT)):
+            masses[k, c] += xp.where(labels[:, k] == c, weight[:, k], 0).sum(dtype=xp.float64)
     roots = []
-    for k in range(n_targets):
-        products = by_label[0 if shared else k]
+    for k, mass_here in enumerate(device.to_host(masses)):
+        products, mass = by_label[0 if shared else k], total(mass_here)
         n = len(products)
-        mass = total(np.array([
-            sum(float(xp.where(labels[:, k] == c, weight[:, k], 0).sum(dtype=xp.float64))
-                for labels, weight in zip(y, weights_of_rows, strict=True))
-            for c in range(CLASS_COUNT)
-        ]))  # fmt: skip
         share = (mass + 0.5) / (mass + 0.5).sum()
         for c, p in enumerate(share):
             scale = p * (1 - p) * mass.sum() / max(products[-1, -1], 1.0)
@@ -172,15 +173,14 @@ def _inverse_roots(
 
 def _products(Z: Iterable[Any], device: Device) -> np.ndarray:
     """[Z 1]'[Z 1], float64, of blocks (n, n_inputs)."""
-    products: Any = 0
+    added: Any = 0
+    n_rows = 0
     for block in Z:
-        block_products = np.empty((block.shape[1] + 1, block.shape[1] + 1))
-        sums = device.to_host(block.sum(axis=0, dtype=device.xp.float64))
-        block_products[:-1, :-1] = device.to_host(block.T @ block).astype(np.float64)
-        block_products[-1, :-1] = block_products[:-1, -1] = sums
-        block_products[-1, -1] = block.shape[0]
-        products = products + block_products
-    return products
+        sums = block.sum(axis=0, dtype=device.xp.float64)
+        added = added + device.xp.concatenate([block.T @ block, sums[None]])  # float64, as the sums are
+        n_rows += block.shape[0]
+    inputs, sums = np.split(device.to_host(added), [-1])
+    return np.block([[inputs, sums.T], [sums, np.float64(n_rows)]])
 
 
 def _times(Z: Any, coefficients: Any, xp: Any) -> Any:

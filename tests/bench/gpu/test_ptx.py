@@ -25,7 +25,8 @@ def test_a_line_for_each_kernel_of_a_step(monkeypatch):
 
 
 def test_cuts_are_rising_quantiles_of_the_known_values():
-    values = np.array([[1, 5], [np.nan, 5], [3, 5]], np.float32)
-    first, second = ptx.cuts_of(values)
+    values = np.array([[1, 5, np.nan], [np.nan, 5, np.nan], [3, 5, np.nan]], np.float32)
+    first, second, unknown = ptx.cuts_of(values)
     assert first[0] > 1 and first[-1] < 3 and (np.diff(first) > 0).all()
     np.testing.assert_array_equal(second, [5])
+    assert len(unknown) == 0

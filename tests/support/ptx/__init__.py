@@ -39,7 +39,8 @@ What the parameters of a kernel of this project are follows from their names (`g
 Limits: one kernel in a text; no shared, local or constant memory, calls, atomics and warp instructions. An instruction
 that is not known is an `UnknownInstructionError`, never a guess. Approximate instructions (`ex2.approx`,
 `rcp.approx`) are correctly rounded here, while a GPU may return a neighbour. What ptxas may still fuse is not
-seen here: see `may_be_contracted`. NaNs are NaNs, but their payloads are those of the CPU.
+seen here: see `may_be_contracted`. Signs and payloads of NaNs are not those of a GPU; a checked program has others in
+launches of even and of odd order, so that a result that depends on them differs from the CPU loop's in one.
 """
 
 from tests.support.ptx.contraction import may_be_contracted

@@ -16,6 +16,7 @@ _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": 
 _COMPARED = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}  # false where an operand is NaN
 _DOUBLED = {"s16": "int32_t", "u16": "uint32_t", "s32": "int64_t", "u32": "uint64_t", "s64": "__int128",
             "u64": "unsigned __int128"}  # fmt: skip
+_ARITHMETIC = {"add", "sub", "mul", "fma", "div", "sqrt", "rcp", "ex2", "min", "max"}  # what computes a NaN anew
 REGISTER = r"%(?:p|rs|r|rd|f|fd)\d+|%temp"
 _TO_WHOLE = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}  # roundings to whole numbers
 
@@ -25,7 +26,9 @@ def value_of(instruction: Instruction) -> str:
     make = _MAKERS.get(instruction.name)
     if make is None or not instruction.operands:
         raise UnknownInstructionError(str(instruction))
-    return make(instruction)
+    value, kind = make(instruction), result_kind(instruction)
+    computes = instruction.name in _ARITHMETIC or (instruction.name == "cvt" and instruction.kind.startswith("f"))
+    return f"computed_{kind}({value})" if computes and kind.startswith("f") else value
 
 
 def result_kind(instruction: Instruction) -> str:

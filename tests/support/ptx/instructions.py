@@ -69,14 +69,14 @@ BY_HAND = [
     ("fma.rn.f64", f64(1 + 2.0**-52), f64(1 + 2.0**-52), f64(-(1 + 2.0**-51)), f64(2.0**-104)),
     ("fma.rm.f32", f32(1), f32(2.0**-25), f32(1), f32(1)),
     ("fma.rm.f32", f32(-1), f32(2.0**-25), f32(1), f32(1 - ULP / 2)),
-    ("div.rn.f32", f32(1), f32(3), f32(np.float32(1) / np.float32(3))),
+    ("div.rn.f32", f32(1), f32(3), f32(1 / 3)),
     ("div.rn.f32", f32(-1), f32(0), f32(-INF)),
     ("div.rn.f64", f64(1), f64(10), f64(0.1)),
-    ("rcp.rn.f32", f32(3), f32(np.float32(1) / np.float32(3))),
+    ("rcp.rn.f32", f32(3), f32(1 / 3)),
     ("rcp.rn.f64", f64(-0.0), f64(-INF)),
     ("rcp.approx.ftz.f64", f64(4), f64(0.25)),
     ("rcp.approx.ftz.f64", f64(2.0**-1060), f64(INF)),
-    ("sqrt.rn.f32", f32(2), f32(np.sqrt(np.float32(2)))),
+    ("sqrt.rn.f32", f32(2), f32(math.sqrt(2))),
     ("sqrt.rn.f64", f64(2), f64(math.sqrt(2))),
     ("sqrt.rn.f64", f64(-1), f64(NAN)),
     ("ex2.approx.ftz.f32", f32(-3), f32(0.125)),
@@ -157,7 +157,7 @@ BY_HAND = [
     ("cvt.sat.f32.f32", f32(NAN), f32(0)),
     ("cvt.sat.f32.f32", f32(1.5), f32(1)),
     ("cvt.sat.f32.f32", f32(0.25), f32(0.25)),
-    ("cvt.f64.f32", f32(0.1), f64(np.float32(0.1))),
+    ("cvt.f64.f32", f32(0.1), f64(float(np.float32(0.1)))),
     ("cvt.rn.f32.f64", f64(1 + 2.0**-24), f32(1)),
     ("cvt.rn.f32.f64", f64(1e300), f32(INF)),
     ("cvt.rmi.f64.f64", f64(-1.5), f64(-2)),
@@ -218,7 +218,8 @@ def of_integers() -> Iterator[tuple]:
     """Wrapping sums, products, logic and extremes of integers, against those of Python's integers."""
     sums = {"add": operator.add, "sub": operator.sub, "mul.lo": operator.mul, "min": min, "max": max}
     logic = {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
-    for of, size, sign in itertools.product((sums, logic), (16, 32, 64), "su"):
+    both: tuple[dict[str, Callable], ...] = (sums, logic)
+    for of, size, sign in itertools.product(both, (16, 32, 64), "su"):
         kind = f"{sign}{size}"
         low, high = (-(2 ** (size - 1)), 2 ** (size - 1) - 1) if sign == "s" else (0, 2**size - 1)
         for name, function in of.items():

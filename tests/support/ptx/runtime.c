@@ -109,6 +109,8 @@ static void start_fibre(Fibre *fibre) {
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 #ifdef CHECKED
+uint32_t nan_f32;
+uint64_t nan_f64;
 enum { NOBODY = -1, SEVERAL = -2 };
 /* Of each byte: who stored it and who loaded it last, the block and the phase of that, and whether it is written. */
 typedef struct {
@@ -234,6 +236,8 @@ __attribute__((visibility("default"))) void launch(
     text[0] = 0;
     make_fibres(block);
 #ifdef CHECKED
+    nan_f32 = order % 2 ? 0xffc00000u : 0x7fffffffu;
+    nan_f64 = order % 2 ? 0xfff8000000000000ull : 0x7fffffffffffffffull;
     make_regions(table, n_arrays);
 #endif
     shuffle(blocks, grid, order, &state);

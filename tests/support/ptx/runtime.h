@@ -15,6 +15,18 @@ float fmaf_down(float a, float b, float c);
 float ex2_approx(float x);
 double rcp_approx(double x);
 
+/* NaNs that are computed: a GPU's payloads and signs are not those of a CPU, so results must not depend on them. A
+   checked kernel has two kinds of them, by the order of its launch. */
+#ifdef CHECKED
+extern uint32_t nan_f32;
+extern uint64_t nan_f64;
+static inline float computed_f32(float x) { return x != x ? f32_of_bits(nan_f32) : x; }
+static inline double computed_f64(double x) { return x != x ? f64_of_bits(nan_f64) : x; }
+#else
+static inline float computed_f32(float x) { return x; }
+static inline double computed_f64(double x) { return x; }
+#endif
+
 static inline float saturated(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; } /* of NaN 0 */
 
 /* Minima and maxima of floats: the operand that is a number, and -0.0 is less than 0.0. */
