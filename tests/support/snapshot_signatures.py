@@ -273,11 +273,18 @@ def snapshot(libraries: Collection[str] = LIBRARIES) -> dict[str, dict[str, str 
             for name in vars(holder) if inspect.ismodule(holder) else dir(holder):
                 if not name.startswith("_") and not inspect.ismodule(getattr(holder, name)):
                     paths.add(f"{whole}.{name}")
-    versions = {name: importlib.metadata.version(DISTRIBUTIONS[name]) for name in libraries if name in DISTRIBUTIONS}
     return {
-        "versions": {DISTRIBUTIONS[name]: version for name, version in versions.items()},
+        "versions": {DISTRIBUTIONS[name]: _version(DISTRIBUTIONS[name]) for name in libraries if name in DISTRIBUTIONS},
         "signatures": signatures_of({path for path in paths if path.split(".")[0] in libraries}),
     }
+
+
+def _version(distribution: str) -> str:
+    """The version that is installed; of XGBoost also where the build without CUDA is, whose names are the same."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(f"{distribution}-cpu")
 
 
 def joined(recorded: dict[str, Any], taken: dict[str, Any], libraries: Collection[str]) -> dict[str, Any]:
