@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
-import sys
 from collections import Counter
 
 import pytest
@@ -12,10 +10,7 @@ import pytest
 from tests.support.ptx import why_not
 from tests.support.stand_in import comparing, counting, counts, jobs
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_not()), reason=why_not()),
-    pytest.mark.skipif(sys.version_info < (3, 12), reason="a GPU needs CPython 3.12: 3.11 gets XGBoost 3.2"),
-]
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 # Differences that are expected, as lines of `comparing.differences`, and why. One that is gone has to leave this list.
 _FOREST = "scikit-learn grows a forest step by step, with a loss for each; cuML grows it at once"
 DIFFERENT: dict[str, dict[str, str]] = {
@@ -31,15 +26,12 @@ DIFFERENT: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=jobs.JOBS)
+@pytest.fixture(scope="module", params=DIFFERENT)
 def job(request, tmp_path_factory):
     """The name of a job, and its folders on both devices."""
-    folders = {}
-    for device in ("cpu", "cuda"):
-        folders[device] = tmp_path_factory.mktemp(f"{request.param}_{device}")
-        done = jobs.run_in_process(request.param, device, folders[device])
-        assert done.returncode == 0, done.stderr
-    return request.param, folders
+    if reason := jobs.why_not(request.param):
+        pytest.skip(reason)
+    return request.param, jobs.run_on_both(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_results_are_those_of_the_cpu(job):
@@ -53,19 +45,17 @@ def test_results_are_those_of_the_cpu(job):
 
 def test_launches_waits_and_bytes_are_those_of_the_table(job):
     name, folders = job
-    risen, fallen = counts.changes(counts.committed()[name], counts.grouped(counted_by(folders["cuda"])["commands"]))
+    risen, fallen = counts.changes(
+        counts.committed()[name], counts.grouped(jobs.counted_by(folders["cuda"])["commands"])
+    )
     assert not risen, "\n".join(["more than counts.json says:", *risen])
     assert not fallen, "\n".join(["fewer: python -m tests.support.stand_in.counts writes the table anew", *fallen])
-
-
-def counted_by(folder):
-    return json.loads((folder / jobs.COUNTED).read_text())
 
 
 @pytest.mark.parametrize(("kind", "direction"), [(counting.TO_DEVICE, "to_device"), (counting.TO_HOST, "to_host")])
 def test_the_ledger_of_the_bus_is_right(job, kind, direction):
     """What `Device` counts, stage by stage, is what the stand-in saw cross the bus."""
-    counted = counted_by(job[1]["cuda"])
+    counted = jobs.counted_by(job[1]["cuda"])
     by_stage = Counter()
     for kinds in counted["commands"].values():
         by_stage.update(kinds[kind])

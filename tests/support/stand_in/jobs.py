@@ -8,11 +8,13 @@ counted to FOLDER/counts.json: by stage, by place in the source, and as gpupipe'
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 from tests.support import bond_run
 from tests.support.tiny import QUICK
@@ -42,6 +44,14 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
             "--family", "linear", "--calendar", "none", "--out", "{folder}/OUT", *_SET,
         ),
     },
+    # Needs Torch, whose tensors have no stand-in: the network is fitted on the CPU, on rows that are copied to it.
+    "networks": {
+        "networks": (
+            "run", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "linear,sequence", "--out", "{folder}/OUT",
+            *_SET, "--set=sequence.network=fast", "--set=sequence.length=12", "--set=sequence.epochs=2",
+            "--set=sequence.step_rows=256", "--set=labels.horizons=1",
+        ),
+    },
     "bonds": {
         "bonds": ("bonds", "--market", "simulated", *bond_run.MARKET, *bond_run.OPTIONS, "--jobs", "1", "--out",
                   "{folder}/OUT"),
@@ -49,7 +59,30 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 # More words of commands on a device: the run of the equity job fits all trees there, the night what is placed there.
-ON_DEVICE = {"run": _ON_CUDA}
+ON_DEVICE = {"run": _ON_CUDA, "networks": ("--place", "sequence=cpu")}
+
+
+def why_not(name: str) -> str:
+    """Why a job cannot run here; empty where it can."""
+    if name == "networks":
+        return "" if importlib.util.find_spec("torch") else "networks need Torch"
+    return "" if sys.version_info >= (3, 12) else "a GPU needs CPython 3.12: 3.11 gets XGBoost 3.2"
+
+
+def run_on_both(name: str, folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Run a job on a CPU and on the stand-in, each in a process; their folders. RuntimeError where one fails."""
+    folders = {device: folder / device for device in ("cpu", "cuda")}
+    for device, place in folders.items():
+        done = run_in_process(name, device, place)
+        if done.returncode:
+            raise RuntimeError(f"{name} on {device}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return folders
+
+
+def counted_by(folder: pathlib.Path) -> dict[str, Any]:
+    """What a job counted: "commands" by stage, "records" by place, and gpupipe's own "ledger"."""
+    counted: dict[str, Any] = json.loads((folder / COUNTED).read_text())
+    return counted
 
 
 def run_in_process(name: str, device: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
