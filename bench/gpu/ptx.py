@@ -10,6 +10,7 @@ A line for each step and kernel; the last lines are JSON. Exit code 1 where a va
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -36,20 +37,22 @@ def main() -> int:
     major, _, minor = chosen.arch.partition(".")
     lines: list[runs.Line] = []
 
-    def by_ptx(call: Call, arguments: list[Any]) -> runs.Line:
-        code = program(ptx_of(call.kernel, (int(major), int(minor))))
-        began = time.perf_counter()
-        launch(code, call, arguments, THREADS_PER_BLOCK)
-        return {"ptx_seconds": time.perf_counter() - began}
-
     def remembered() -> Iterator[runs.Line]:
-        for line in compared(panel, chosen.only, by_ptx):
+        for line in compared(panel, chosen.only, functools.partial(by_ptx, (int(major), int(minor)))):
             lines.append(line)
             yield line
 
     about = {"arch": chosen.arch, "rows": panel.n_rows, "symbols": panel.n_symbols}
     runs.report("gpu.ptx", remembered(), chosen.out, **about)
     return int(any(line["differ"] for line in lines))
+
+
+def by_ptx(arch: tuple[int, int], call: Call, arguments: list[Any]) -> runs.Line:
+    """Run a call by the PTX of an architecture, over its arguments in place."""
+    code = program(ptx_of(call.kernel, arch))
+    began = time.perf_counter()
+    launch(code, call, arguments, THREADS_PER_BLOCK)
+    return {"ptx_seconds": time.perf_counter() - began}
 
 
 if __name__ == "__main__":

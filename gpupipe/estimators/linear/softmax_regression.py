@@ -35,9 +35,13 @@ class Weights:
 
         For fitting: the last bits of a row depend on how many rows there are.
         """
-        xp = device.xp
-        product = _times(Z, device.asarray(self.coefficients.astype(np.float32)), xp)
-        return xp.ascontiguousarray(product + device.asarray(self.intercept.astype(np.float32)))
+        return _margin(Z, *self.on(device), device.xp)
+
+    def on(self, device: Device) -> tuple[Any, Any]:
+        """Coefficients and intercept as float32 on the device."""
+        parts = [self.coefficients.astype(np.float32), self.intercept.astype(np.float32)]
+        coefficients, intercept = device.asarrays(parts)
+        return coefficients, intercept
 
     def margin_of_rows(self, Z: Any, device: Device) -> Any:
         """The same for Z float32 (n_rows, n_inputs), for predictions: the bits of a row depend on that row alone.
@@ -116,11 +120,11 @@ def fit(
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         away = np.einsum("kij,jk->ik", back, flat.reshape(shape[0] + 1, shape[1]))
-        weights = _unstacked(middle + away)
+        coefficients, intercept = _unstacked(middle + away).on(device)
         value, slope = xp.zeros(1), device.asarray(share_of_process * penalty * away)
         for block, labels, weight, weight_of_row in zip(map(whole, Z), y, weights_of_rows, row_weight, strict=True):
             gradient, hessian, loss = (buffer[: labels.shape[0]] for buffer in (*derivatives, losses))
-            margin = weights.margin(block, device)
+            margin = _margin(block, coefficients, intercept, xp)
             softmax_log_loss(labels.shape[0], margin, labels, loss)
             softmax_gradient(labels.shape[0], margin, labels, on_device, gradient, hessian)
             if weight_of_row is not None:
@@ -181,6 +185,10 @@ def _products(Z: Iterable[Any], device: Device) -> np.ndarray:
         n_rows += block.shape[0]
     inputs, sums = np.split(device.to_host(added), [-1])
     return np.block([[inputs, sums.T], [sums, np.float64(n_rows)]])
+
+
+def _margin(Z: Any, coefficients: Any, intercept: Any, xp: Any) -> Any:
+    return xp.ascontiguousarray(_times(Z, coefficients, xp) + intercept)
 
 
 def _times(Z: Any, coefficients: Any, xp: Any) -> Any:

@@ -40,6 +40,12 @@ class _Features:
     def __getitem__(self, rows: Any) -> Any:
         return self.fetch(rows)
 
+    def take(self, rows: Any, axis: int, out: Any, mode: str = "raise") -> Any:
+        """As of an array, along its rows: xp.take calls it."""
+        assert axis == 0, "only rows are fetched"
+        out[...] = self.fetch(rows)
+        return out
+
 
 class _FeaturesOnCuda(_Features):
     """_Features whose fetched rows are on a CUDA device."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
-from bench.gpu import ptx
+from bench.gpu import market_calls
+from bench.gpu.ptx import by_ptx
 from gpupipe.data import simulate
 from tests.support.ptx import why_not
 
@@ -13,10 +16,10 @@ from tests.support.ptx import why_not
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_line_for_each_kernel_of_a_step(monkeypatch):
     panel = simulate(2, 80)
-    steps = dict(ptx.steps(panel))
+    steps = dict(market_calls.steps(panel))
     name = "labels, first_touch, calendar"
-    monkeypatch.setattr(ptx, "steps", lambda panel: [(name, steps[name])])
-    lines = list(ptx.compared(panel, (9, 0), "labels."))
+    monkeypatch.setattr(market_calls, "steps", lambda panel: [(name, steps[name])])
+    lines = list(market_calls.compared(panel, "labels.", functools.partial(by_ptx, (9, 0))))
     assert [(line["step"], line["kernel"]) for line in lines] == [
         (name, "labels.calendar_ends"),
         (name, "labels.label_cube"),
@@ -26,7 +29,7 @@ def test_a_line_for_each_kernel_of_a_step(monkeypatch):
 
 def test_cuts_are_rising_quantiles_of_the_known_values():
     values = np.array([[1, 5, np.nan], [np.nan, 5, np.nan], [3, 5, np.nan]], np.float32)
-    first, second, unknown = ptx.cuts_of(values)
+    first, second, unknown = market_calls.cuts_of(values)
     assert first[0] > 1 and first[-1] < 3 and (np.diff(first) > 0).all()
     np.testing.assert_array_equal(second, [5])
     assert len(unknown) == 0
