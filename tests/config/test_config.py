@@ -174,13 +174,13 @@ def leaves(node, prefix=""):
 
 CHANGED = {
     "labels__rule": "first_touch", "labels__window": "calendar", "training__pool": "none",
-    "training__class_weight": "balanced", "training__models": ("linear",), "training__place": ("linear=cpu",), "labels__horizons": (1, 2),
+    "training__class_weight": "balanced", "training__models": ("linear",), "labels__horizons": (1, 2),
     "labels__thresholds": (0.05,), "features__names": ("momentum",), "features__modules": ("mine.py",),
     "split__stacking": "forward", "split__walk_forward": 4, "split__window": "rolling", "split__cpcv": (6, 2),
     "training__sample_weight": "uniqueness", "ml__gradient_sampling": True, "ml__subsample": 0.2,
     "ml__use_quantile_dmatrix": False, "ml__use_rmm": False,
     "meta__inputs": "probabilities", "split__shares_until": "2014-12-31", "sequence__network": "fast",
-    "sequence__precision": "fp32", "sequence__scaling": "minmax", "sequence__return_weight": 0.5,
+    "training__place": ("linear=cpu",), "sequence__precision": "fp32", "sequence__scaling": "minmax", "sequence__return_weight": 0.5,
 }  # fmt: skip
 
 
