@@ -180,7 +180,8 @@ CHANGED = {
     "training__sample_weight": "uniqueness", "ml__gradient_sampling": True, "ml__subsample": 0.2,
     "ml__use_quantile_dmatrix": False, "ml__use_rmm": False,
     "meta__inputs": "probabilities", "split__shares_until": "2014-12-31", "sequence__network": "fast",
-    "training__place": ("linear=cpu",), "sequence__precision": "fp32", "sequence__scaling": "minmax", "sequence__return_weight": 0.5,
+    "training__place": ("linear=cpu",),
+    "sequence__precision": "fp32", "sequence__scaling": "minmax", "sequence__return_weight": 0.5,
 }  # fmt: skip
 
 
