@@ -113,7 +113,8 @@ class Ahead:
                     try:
                         process.stdin.write(f"{name}\n")
                         process.stdin.flush()
-                        self.compiled.append(Made(**json.loads(process.stdout.readline())))
+                        if (answer := json.loads(process.stdout.readline())) is not None:
+                            self.compiled.append(Made(**answer))
                     finally:
                         if (event := compiler.awaited.pop(name, None)) is not None:
                             event.set()
@@ -182,7 +183,12 @@ def main() -> None:
     while True:
         name = names.get()
         kernel, _, architecture = name.partition(" ")
-        Wanted(known[kernel], gpu_code.capability_of(architecture) if architecture else None).make()
+        wanted = Wanted(known[kernel], gpu_code.capability_of(architecture) if architecture else None)
+        try:
+            wanted.make()
+        except Exception:  # its first call says what is wrong; the others are still to be compiled
+            print("null", flush=True)
+            continue
         print(json.dumps(next(vars(item) for item in reversed(notice.made) if item.name == name)), flush=True)
 
 

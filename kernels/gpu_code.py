@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import inspect
 import os
 import pathlib
 import re
-import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,7 +127,10 @@ def name_of(full_name: str, architecture: Capability) -> str:
 
 
 def file_name(kernel: Kernel, architecture: Capability) -> str:
-    """The name of a kernel's code without suffix: kernel, a hash of all that the code depends on, architecture."""
+    """The name of a kernel's code without suffix: kernel, hash of its definition and of what compiles it, architecture.
+
+    The version of numba-cuda is no part of the hash, so that shipped code is found without it.
+    """
     text = f"{kernel.definition}\0{kernel.types}\0{kernel.cooperative}\0{_compiler_source()}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"{kernel.full_name}-{digest}-{arch_name(architecture)}"
@@ -145,11 +150,8 @@ def code_of(kernel: Kernel, architecture: Capability) -> GpuCode:
     if (code := _found(kernel, architecture)) is not None:
         notice.made.append(notice.Made(name, time.perf_counter() - began, loaded=True))
         return code
-    if not can_compile():
-        raise MissingCodeError(
-            f"kernel {kernel.full_name} has no code for compute capability {architecture[0]}.{architecture[1]}, and "
-            "numba-cuda, which compiles it, is not installed: pip install 'gpupipe[kernels]'"
-        )
+    if problem := why_not([kernel], architecture):
+        raise MissingCodeError(problem)
     folder = cache_folder()
     with _only_one(folder, kernel):
         code = _found(kernel, architecture)  # another thread or process may have been first
@@ -166,18 +168,31 @@ def code_of(kernel: Kernel, architecture: Capability) -> GpuCode:
 
 
 def can_compile() -> bool:
-    """Whether numba-cuda is installed."""
-    return importlib.util.find_spec("numba_cuda") is not None
+    """Whether numba-cuda and nvJitLink are installed."""
+    try:
+        found = [importlib.util.find_spec(name) for name in ("numba_cuda", "cuda.bindings.nvjitlink")]
+    except ModuleNotFoundError:  # no package `cuda`
+        return False
+    return all(found)
+
+
+def why_not(kernels: Iterable[Kernel], architecture: Capability) -> str:
+    """Why some of the kernels cannot run on an architecture, and the fix; empty where all can."""
+    if can_compile():
+        return ""
+    missing = [kernel.full_name for kernel in kernels if not available(kernel, architecture)]
+    if not missing:
+        return ""
+    number = ".".join(map(str, architecture))
+    return (
+        f"{len(missing)} kernels have no code for compute capability {number} here ({missing[0]}), and numba-cuda, "
+        "which compiles it, is not installed: pip install 'gpupipe[kernels]', or numba-cuda[cu12] for a CUDA 12 driver"
+    )
 
 
 def cache_folder() -> pathlib.Path | None:
     """Where compiled code is kept; None where no folder can be written."""
-    import numba
-
-    chosen = numba.config.CACHE_DIR
-    candidates = [pathlib.Path(chosen)] if chosen else [pathlib.Path(__file__).parent / "__pycache__", _users_cache()]
-    for candidate in candidates:
-        folder = candidate / "gpu"
+    for folder in _folders():
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
@@ -185,23 +200,45 @@ def cache_folder() -> pathlib.Path | None:
     return None
 
 
-def _users_cache() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(base) if base else pathlib.Path.home() / ".cache") / "gpupipe"
+def _folders() -> Iterator[pathlib.Path]:
+    """Where code is looked up, the first first: also in folders that cannot be written."""
+    import numba
+
+    if numba.config.CACHE_DIR:
+        yield pathlib.Path(numba.config.CACHE_DIR, "gpu", _compiler_version())
+        return
+    yield pathlib.Path(__file__).parent / "__pycache__" / "gpu" / _compiler_version()
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        base = os.environ.get("XDG_CACHE_HOME")
+        user = pathlib.Path(base) if base else pathlib.Path.home() / ".cache"
+        yield user / "gpupipe" / "gpu" / _compiler_version()
 
 
+@functools.cache
+def _compiler_version() -> str:
+    """The version of numba-cuda: what another one has compiled is not taken."""
+    try:
+        return importlib.metadata.version("numba-cuda")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@functools.cache
 def _compiler_source() -> str:
-    """The source of what compiles: code that an earlier version of it made is not taken."""
-    return pathlib.Path(__file__).with_name("gpu_compile.py").read_text(encoding="utf-8")
+    """The source of what compiles, and of what writes the entries: code that an earlier one made is not taken."""
+    from .compile import linked, loop_over_items
+
+    file = pathlib.Path(__file__).with_name("gpu_compile.py")
+    return file.read_text(encoding="utf-8") + inspect.getsource(linked) + inspect.getsource(loop_over_items)
 
 
 def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
     ptx, cubin = files_of(kernel, architecture)
-    if SHIPPED.exists():
-        with zipfile.ZipFile(SHIPPED) as shipped, contextlib.suppress(KeyError):
-            return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
-    if (folder := cache_folder()) is not None:
-        with contextlib.suppress(FileNotFoundError):
+    # A file that is cut short, or without the entry, is one that is not there.
+    with contextlib.suppress(OSError, KeyError, zipfile.BadZipFile), zipfile.ZipFile(SHIPPED) as shipped:
+        return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
+    for folder in _folders():
+        with contextlib.suppress(OSError):
             return GpuCode((folder / ptx).read_text(encoding="utf-8"), (folder / cubin).read_bytes())
     return None
 
@@ -212,22 +249,16 @@ def files_of(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
 
 
 def _keep(folder: pathlib.Path, kernel: Kernel, architecture: Capability, code: GpuCode) -> None:
-    """Write both files; a full disk keeps nothing."""
+    """Write both files, each whole or not at all; a full disk keeps nothing."""
     ptx, cubin = files_of(kernel, architecture)
     with contextlib.suppress(OSError):
-        _write(folder / ptx, code.ptx.encode())
-        _write(folder / cubin, code.cubin)
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            os.replace(file.name, path)
-        except OSError:
-            pathlib.Path(file.name).unlink(missing_ok=True)
-            raise
+        for name, content in ((ptx, code.ptx.encode()), (cubin, code.cubin)):
+            part = folder / f"{name}.{os.getpid()}"
+            try:
+                part.write_bytes(content)  # with the permissions of the user's other files
+                part.replace(folder / name)
+            finally:
+                part.unlink(missing_ok=True)
 
 
 _threads_turn = threading.Lock()  # numba compiles one kernel at a time in a process anyhow
@@ -235,9 +266,13 @@ _threads_turn = threading.Lock()  # numba compiles one kernel at a time in a pro
 
 @contextlib.contextmanager
 def _only_one(folder: pathlib.Path | None, kernel: Kernel) -> Iterator[None]:
-    """Let one thread of one process compile a kernel; the others then find it on disk."""
+    """Let one thread of one process compile a kernel; the others then find it on disk.
+
+    Where files cannot be locked, several processes may compile the same.
+    """
     with _threads_turn, contextlib.ExitStack() as stack:
         if folder is not None:
-            file = stack.enter_context((folder / f"{kernel.full_name}.lock").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a process that dies
+            with contextlib.suppress(OSError):
+                file = stack.enter_context((folder / f"{kernel.full_name}.lock").open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a process that dies
         yield

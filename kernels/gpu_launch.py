@@ -22,7 +22,7 @@ def launch(kernel: Kernel, n: int, arguments: Sequence[Any]) -> None:
     arguments: as `Kernel.__call__` takes them; all arrays are CuPy's.
     """
     blocks = min(n, len(arguments[0])) if kernel.cooperative else -(-n // THREADS_PER_BLOCK)
-    _launcher(kernel)(blocks, n, arguments)
+    _launcher(kernel)(blocks, int(n), arguments)  # a typed number would be passed by its own width
 
 
 def address_of(array: Any) -> int:

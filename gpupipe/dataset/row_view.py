@@ -130,6 +130,8 @@ class RowView:
 
     def __post_init__(self) -> None:
         if isinstance(self.rows, np.ndarray):
+            if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < self.dataset.n_rows:
+                raise IndexError(f"row numbers outside of 0 to {self.dataset.n_rows - 1}")
             self.__dict__[HOST_ROWS] = self.rows
         object.__setattr__(self, "rows", self.dataset.device.asarray(self.rows))
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,7 @@ def device_of(array: Any) -> Device:
     An array that CuPy made before a device was picked is on a device whose memory pool stays as it is.
     """
     if hasattr(type(array), "__cuda_array_interface__"):
-        return _devices.get("cuda") or _cuda("an array of CuPy is there", use_rmm=False, limit_bytes=None)
+        return _devices.get("cuda") or _cuda(_ARRAY_IS_THERE, use_rmm=False, limit_bytes=None)
     return pick("cpu")
 
 
@@ -217,7 +217,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
         raise ValueError(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
     if wanted == "cpu":
         return _cpu("asked for")
-    problem = why_no_cuda()
+    problem = why_no_cuda() if "cuda" not in _devices else None
     if problem is None:
         why = "asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed"
         return _cuda(why, use_rmm, limit_bytes)
@@ -226,6 +226,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
     return _cpu(f"no CUDA device to use: {problem}")
 
 
+_ARRAY_IS_THERE = "an array of CuPy is there"
 _devices: dict[str, Device] = {}
 _pool: str | None = None  # what set_up_memory_pool said; None before
 _devices_lock = threading.Lock()
@@ -246,6 +247,8 @@ def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
 
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
             _devices["cuda"] = Device("cuda", properties["name"].decode(), reason)
+        if _devices["cuda"].reason == _ARRAY_IS_THERE:
+            _devices["cuda"] = replace(_devices["cuda"], reason=reason)  # with the same ledger
         return _devices["cuda"]
 
 
@@ -261,12 +264,15 @@ def why_no_cuda() -> str | None:
         return f"the CUDA driver does not answer ({error}); install NVIDIA's driver, then look at nvidia-smi"
     if n_devices == 0:
         return "the CUDA driver sees no GPU (look at nvidia-smi and CUDA_VISIBLE_DEVICES)"
-    if not gpu_code.SHIPPED.exists() and not gpu_code.can_compile():
-        return (
-            "this installation has no kernels compiled for GPUs, and numba-cuda, which compiles them, is not installed "
-            "(pip install -e '.[kernels]')"
-        )
-    return None
+    try:
+        architecture = gpu_code.architecture_of(gpu_launch.capability())
+    except gpu_code.MissingCodeError as error:
+        return str(error)
+    if gpu_code.can_compile():
+        return None
+    from gpupipe.kernels.compile import all_kernels
+
+    return gpu_code.why_not(all_kernels(), architecture) or None
 
 
 def set_up_memory_pool(limit_bytes: int | None = None) -> str:

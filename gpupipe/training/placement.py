@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import Split
@@ -165,14 +165,32 @@ def of_run(run: Run) -> Placement:
     """
     if run.device.kind == CPU or run.workers:  # which fit every stage on their device
         return Placement(run.device.kind)
-    path = run.store.kept(FILE)
-    try:
-        kept = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        kept = {}
-    if run.run_key in kept:
+    path, kept = run.store.kept(FILE), _kept(run.store)
+    if _has_stages(kept.get(run.run_key), run.settings):
         return Placement.of_dict(kept[run.run_key])
     placement = decide(run.settings, shape_of(run.datasets), run.splits, run.device, rates.known(run.device))
-    others = dict(list(kept.items())[-KEPT_RUNS:])
+    others = dict([item for item in kept.items() if item[0] != run.run_key][-KEPT_RUNS:])
     write_atomic(path, json.dumps({**others, run.run_key: placement.as_dict()}, indent=1).encode())
     return placement
+
+
+def of_last_run(store: Store, settings: Config, device: Device) -> Placement | None:
+    """The placement of the last run in an OUT; None where none is kept that has the stages of the settings."""
+    if device.kind == CPU:
+        return Placement(CPU)
+    last = next(reversed(_kept(store).values()), None)
+    return Placement.of_dict(last) if last is not None and _has_stages(last, settings) else None
+
+
+def _kept(store: Store) -> dict[str, Any]:
+    """Placements by run key, the last run at the end."""
+    try:
+        kept = json.loads(store.kept(FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _has_stages(kept: dict[str, Any] | None, settings: Config) -> bool:
+    """Whether a kept placement has all stages of a run: a tuning's key leaves out the families."""
+    return kept is not None and set(stage_names(settings)) <= set(kept["stages"])

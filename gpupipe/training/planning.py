@@ -87,12 +87,12 @@ def survey(workload: Recipe, panel: Panel, settings: Config, out: str | os.PathL
     load_modules(settings.features.modules)
     prepared, store = prepare(workload, panel, settings), Store(out)
     results = ResultCache(store, "", lookup_only=True)
+    placed = placement.of_last_run(store, settings, panel.device) or placement.decide(
+        settings, placement.shape_of(prepared.datasets), prepared.splits, panel.device, rates.known(panel.device)
+    )
     context = TrainingContext(
         prepared.datasets, prepared.splits, prepared.folds.published, settings, store, "", panel.device, 1,
-        results=results,
-        placement=placement.decide(
-            settings, placement.shape_of(prepared.datasets), prepared.splits, panel.device, rates.known(panel.device)
-        ),
+        results=results, placement=placed,
     )  # fmt: skip
     cross_validate.survey(context, prepared.folds)
     train(context)

@@ -15,7 +15,9 @@ from gpupipe.runtime.placement import CPU, CUDA, ESTIMATED, Rate, Rates
 from gpupipe.store.content_store import dump_json, write_atomic
 
 FILE = "rates.json"
-LIBRARIES = ("numpy", "xgboost", "xgboost-cpu", "numba", "cupy-cuda12x", "cupy-cuda13x")
+LIBRARIES = (
+    "numpy", "xgboost", "xgboost-cpu", "xgboost-cu12", "xgboost-cu13", "numba", "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ def test_they_are_gathered_once_and_no_sooner_than_they_are_read(dataset):
     assert view.X is view.X and view.y is view.y and view.time_ns is view.time_ns
 
 
+@pytest.mark.parametrize("wrong", [-1, 10_000])
+def test_row_numbers_that_the_dataset_does_not_have_are_refused(dataset, wrong):
+    with pytest.raises(IndexError, match="row numbers outside of 0 to"):
+        RowView(dataset, np.array([0, wrong]))
+
+
 def test_no_rows(dataset):
     view = RowView(dataset, np.array([], np.int64))
     assert (

@@ -26,6 +26,12 @@ for line in sys.stdin:
     time.sleep(0.02)
     print(json.dumps({"name": line.strip(), "seconds": 0.02, "loaded": False}), flush=True)
 """
+REFUSES_THE_FIRST = """
+import json, sys
+for k, line in enumerate(sys.stdin):
+    answer = {"name": line.strip(), "seconds": 0.02, "loaded": False} if k else None
+    print(json.dumps(answer), flush=True)
+"""
 ENDS_AT_ONCE = "import sys; sys.stdin.readline()"
 
 
@@ -146,6 +152,14 @@ def test_a_compiling_process_answers_a_line_for_each_name_and_ends_with_its_inpu
     with pytest.raises(KeyError, match="the-end"):
         ahead.main()
     assert ended.is_set() and Made(**json.loads(answers[0])).name == item.full_name
+
+
+def test_what_cannot_be_compiled_leaves_the_rest_to_its_process(answering):
+    started = answering(REFUSES_THE_FIRST)
+    building = Ahead(ITEMS, 1)
+    building.wait()
+    assert len(started) == 1 and [item.name for item in building.compiled] == list(building.missing[1:])
+    assert not compiler.awaited
 
 
 def test_the_same_names_are_begun_once_and_unknown_names_are_refused(answering, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import subprocess
 import sys
 import threading
@@ -40,7 +42,7 @@ def weighted(i, factor, x, column, y):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty cache, and nothing that is shipped."""
-    monkeypatch.setattr(gpu_code, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(gpu_code, "_folders", lambda: iter([tmp_path]))
     monkeypatch.setattr(gpu_code, "SHIPPED", tmp_path / "gpu_code.zip")
     monkeypatch.setattr(notice, "made", [])
     return tmp_path
@@ -148,14 +150,17 @@ def test_another_definition_or_another_compiler_is_other_code(folder, compiling,
 
 
 def test_code_is_returned_where_no_folder_can_hold_it(compiling, monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_code, "cache_folder", lambda: None)
+    monkeypatch.setattr(gpu_code, "_folders", lambda: iter([tmp_path / "file" / "below"]))
+    (tmp_path / "file").touch()
     monkeypatch.setattr(gpu_code, "SHIPPED", tmp_path / "none.zip")
     assert gpu_code.code_of(weighted, HOPPER).entry == "weighted"
 
 
 def test_without_a_compiler_the_error_names_the_fix(folder, monkeypatch):
     monkeypatch.setattr(gpu_code, "can_compile", lambda: False)
-    with pytest.raises(MissingCodeError, match=r"test_gpu_code\.weighted .* 9\.0.*pip install 'gpupipe\[kernels\]'"):
+    with pytest.raises(
+        MissingCodeError, match=r"capability 9\.0 here \(test_gpu_code\.weighted\).*pip install 'gpupipe\[kernels\]'"
+    ):
         gpu_code.code_of(weighted, HOPPER)
 
 
@@ -177,7 +182,36 @@ def test_the_cache_is_where_numba_keeps_its_own(monkeypatch, tmp_path):
     import numba
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "chosen"))
-    assert gpu_code.cache_folder() == tmp_path / "chosen" / "gpu"
+    assert gpu_code.cache_folder() == tmp_path / "chosen" / "gpu" / importlib.metadata.version("numba-cuda")
+
+
+def test_code_is_read_where_nothing_can_be_written_or_locked(folder, compiling, monkeypatch):
+    """A cache that is part of an image, and file systems without locks."""
+
+    def refused(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(gpu_code.fcntl, "flock", refused)
+    first = gpu_code.code_of(weighted, HOPPER)
+    assert len(compiling) == 1
+    monkeypatch.setattr(gpu_code.os, "access", lambda path, mode: False)
+    assert gpu_code.cache_folder() is None and gpu_code.code_of(weighted, HOPPER) == first and len(compiling) == 1
+
+
+def test_files_have_the_permissions_of_others_and_nothing_else_is_left(folder, compiling):
+    umask = os.umask(0o022)
+    try:
+        gpu_code.code_of(weighted, HOPPER)
+    finally:
+        os.umask(umask)
+    kept = [file for file in folder.iterdir() if file.suffix in (".ptx", ".cubin")]
+    assert {file.stat().st_mode & 0o777 for file in kept} == {0o644}
+    assert {file.suffix for file in folder.iterdir()} == {".ptx", ".cubin", ".lock"}
+
+
+def test_a_shipped_file_that_is_cut_short_is_none(folder, compiling):
+    gpu_code.SHIPPED.write_bytes(b"PK half of it")
+    assert gpu_code.code_of(weighted, HOPPER).entry == "weighted" and len(compiling) == 1
 
 
 def test_parameters_reach_the_function_in_order_and_as_typed(compiled):

@@ -11,6 +11,7 @@ import pytest
 from gpupipe.dataset.dataset import MIRROR
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import registry
+from gpupipe.runtime import memory
 from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import CPU, CUDA, Placement, Rate, Rates, Size
@@ -101,6 +102,26 @@ def test_a_resumed_run_keeps_its_placement_whatever_was_measured_since(prepared,
     assert store.kept(placement.FILE).read_text().count('"home"') == placement.KEPT_RUNS + 1
     store.kept(placement.FILE).write_text("{half")
     assert placed("ab") == other
+
+
+def test_a_placement_without_the_stages_of_a_run_is_not_taken(prepared, tmp_path, cache):
+    """A tuning has one key for all choices of families."""
+    one = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, models=("xgb_hist",)))
+    placement.of_run(context_of(prepared, tmp_path, one))
+    assert placement.of_last_run(Store(tmp_path), SETTINGS, GPU) is None
+    placed = placement.of_run(context_of(prepared, tmp_path))
+    assert placed == decided(prepared) and placed.device("linear.pool") == CPU
+    assert placement.of_last_run(Store(tmp_path), SETTINGS, GPU) == placed
+    assert placement.of_last_run(Store(tmp_path), SETTINGS, pick("cpu")) == Placement(CPU)
+
+
+def test_a_plan_that_fits_one_at_a_time_has_no_fits_beside_it(prepared):
+    wanted = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=("xgb_hist=cuda",)))
+    for plan, beside in ((memory.AS_IT_IS, True), (memory.LADDER[1], False)):
+        context = context_of(prepared, None, wanted, plan=plan, placement=decided(prepared, wanted))
+        fold = FoldId(context.times, SECTORS, None, (0, 1))
+        tasks = FoldTasks(context, fold, ["xgb_hist", "linear"]).tasks(FoldSlot(0), [])
+        assert any(task.on_device for task in tasks) == beside
 
 
 def test_stages_and_devices_that_a_run_lacks_are_refused(prepared):

@@ -197,7 +197,9 @@ class BinnedMatrix:
 
     def _sample(self, blocks: Sequence[RowView], threads: int) -> Sample:
         parts = tuple(in_few_arrays(blocks))
-        return Sample(tuple(blocks), self.matrix(parts, threads), parts)
+        # A matrix in a file is made, and read, of one part at a time: then a part is one group's rows.
+        pages = parts if self.training_set.cache is None else [rows.X for rows in blocks]
+        return Sample(tuple(blocks), self.matrix(pages, threads), parts)
 
     def _find_cut_points(self) -> Any:
         training_set, groups = self.training_set, list(self.training_set.fit.values())
@@ -212,8 +214,8 @@ class BinnedMatrix:
 
 
 def _on_host(rows: RowView) -> Any:
-    """X of some rows on the host: XGBoost's sketch on a GPU finds other cut points than the one there."""
-    return whole(rows.on(pick("cpu")).X)
+    """X of some rows on the host, where XGBoost's sketch finds other cut points than on a GPU; lazy where it was."""
+    return rows.X if rows.device.kind == "cpu" else whole(rows.on(pick("cpu")).X)
 
 
 def one_matrix(device: Device) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpupipe.kernels.bond_dates import EARLIEST
 from gpupipe.kernels.bonds import FREQUENCY, MISSING, MOST_FLOWS
-from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.device import Device, device_of, pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.workloads.bonds.valuation.conversion import (
     ABSENT,
@@ -174,7 +174,7 @@ def _device_of(raw: dict[str, Any]) -> Device:
         raise UserError(
             f"the columns {', '.join(sorted(on_device))} are on a GPU and {', '.join(host)} are not; move all of them"
         )
-    return pick("cuda")
+    return device_of(raw[min(on_device)])
 
 
 def _array(name: str, column: Any, device: Device) -> Any:
