@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.runs import Line
-from gpupipe.runtime.device import join_torch_to_pool, pick, pool_statistics
+from gpupipe.runtime.device import pick, pool_statistics, torch_on
 
 EPOCHS = 3  # that are timed; the first also captures, and is not counted
 
@@ -22,7 +22,7 @@ def pool(chosen: argparse.Namespace) -> Iterator[Line]:
     import torch
 
     device = pick("cuda")
-    join_torch_to_pool()
+    torch_on(device.kind)
     before = pool_statistics().get("current_bytes")
     tensor = torch.empty(1 << 26, dtype=torch.uint8, device="cuda")
     with_tensor = pool_statistics().get("current_bytes")

@@ -276,9 +276,10 @@ def why_no_cuda() -> str | None:
 
 
 def set_up_memory_pool(limit_bytes: int | None = None) -> str:
-    """Put cupy and torch on one RMM pool, once, before anything allocates; return what was set up.
+    """Put cupy on an RMM pool, once, before anything allocates; return what was set up.
 
-    The order matters: resource, then cupy, then torch; cuDF uses the current resource by itself.
+    The order matters: resource, then cupy. Torch joins where it is used (`torch_on`), and cuDF uses the current
+    resource by itself.
     limit_bytes: the pool refuses to grow above POOL_SHARE of it, and an allocation then ends in a MemoryError: the
         rest is left to XGBoost, which allocates by itself.
     Without rmm each library keeps its own pool, and the returned sentence says so.
@@ -300,17 +301,33 @@ def set_up_memory_pool(limit_bytes: int | None = None) -> str:
     resource_ = rmm.mr.StatisticsResourceAdaptor(pool)
     rmm.mr.set_current_device_resource(resource_)
     cupy.cuda.set_allocator(rmm_cupy_allocator)
-    if "torch" in sys.modules:  # torch is heavy: it joins the pool when a torch model has loaded it
-        join_torch_to_pool()
     return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB{limited}"
 
 
-def join_torch_to_pool() -> None:
-    """Make torch allocate from the RMM pool; call it after importing torch and before torch allocates."""
-    import torch
-    from rmm.allocators.torch import rmm_torch_allocator
+def torch_on(kind: str) -> str:
+    """The name that Torch has for a device kind, once Torch can use the device: call it before Torch allocates there.
 
-    torch.cuda.memory.change_current_allocator(rmm_torch_allocator)
+    On CUDA Torch allocates from the RMM pool from then on, where there is one. Raises DeviceError for a Torch without
+    CUDA.
+    """
+    if kind == "cuda":
+        _torch_joins()
+    return kind
+
+
+@functools.cache  # Torch's allocator can be set once
+def _torch_joins() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"Torch {torch.__version__} cannot use the GPU (a build for the CPU, or for another CUDA than the "
+            "driver's): install a CUDA build (https://pytorch.org/get-started), or run with --device cpu"
+        )
+    if pool_statistics():
+        from rmm.allocators.torch import rmm_torch_allocator
+
+        torch.cuda.memory.change_current_allocator(rmm_torch_allocator)
 
 
 def pool_statistics() -> dict[str, int]:

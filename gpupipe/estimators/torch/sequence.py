@@ -152,11 +152,10 @@ class SequenceNetwork(Estimator):
         from gpupipe.estimators.torch.checkpoint import Checkpoint
         from gpupipe.estimators.torch.network import Network, arrays_of, load_arrays
         from gpupipe.estimators.torch.training import TrainingPlan, train
-        from gpupipe.runtime.device import join_torch_to_pool
+        from gpupipe.runtime.device import torch_on
 
         device, learned = training_set.device, _learned(training_set, section)
-        if device.kind == "cuda":
-            join_torch_to_pool()
+        torch_on(device.kind)
         scaler = begun.scaler if begun else fit_scaler(
             [rows.features for rows in training_set.fit.values()], section.scaling, section.clip
         )  # fmt: skip

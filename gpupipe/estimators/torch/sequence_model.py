@@ -18,6 +18,7 @@ from gpupipe.estimators.linear.softmax_regression import Weights
 from gpupipe.estimators.three_classes import CLASS_COUNT
 from gpupipe.estimators.torch.architecture import ARCHITECTURES, Architecture, Head
 from gpupipe.estimators.torch.scaler import WindowScaler
+from gpupipe.runtime.device import torch_on
 
 if TYPE_CHECKING:
     from gpupipe.estimators.torch.network import Network
@@ -150,7 +151,7 @@ def _torch_network(fitted: FittedNetwork, kind: str) -> Network:
     n_columns = fitted.scaler.n_columns
     network = Network(fitted.layers, fitted.length, n_columns, fitted.heads, torch.Generator().manual_seed(0))
     load_arrays(network, fitted.arrays)
-    return network.to(kind).eval()
+    return network.to(torch_on(kind)).eval()
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from gpupipe.config import Config
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.torch.checkpoint import Checkpoint
 from gpupipe.estimators.torch.policy_weights import PolicyWeights
+from gpupipe.runtime.device import torch_on
 from gpupipe.workloads.agent.cache import CacheCounts, EnvironmentCache
 from gpupipe.workloads.agent.episodes_played import play, play_step_by_step
 from gpupipe.workloads.agent.market import ACTIONS, Environments, Market
@@ -162,7 +163,7 @@ def _train(
     rate = ppo.learning_rate * (agent.warm_rate if before is not None else 1.0)
     policy = None if before is None else _policy(before, market, settings)
     own, kind = dataclasses.replace(ppo, learning_rate=rate), market.device.kind
-    trainer = Trainer(environments, own, seed, policy, threads=threads, torch_device=kind)
+    trainer = Trainer(environments, own, seed, policy, threads=threads, torch_device=torch_on(kind))
     folder = None if fit.checkpoints is None else fit.checkpoints / f"candidate_{number}"
     checkpoint = None if folder is None else Checkpoint(folder, f"{fit.key}/{number}")
 

@@ -13,6 +13,7 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.fit_context import FitContext
 from gpupipe.estimators.torch.sequence import LOG_RETURN, network_of
 from gpupipe.estimators.torch.sequence_model import predict_head, predict_sequence
+from gpupipe.runtime.device import DeviceError, torch_on
 from gpupipe.runtime.errors import UserError
 from gpupipe.targets.target import Target
 from gpupipe.workloads import equity
@@ -365,3 +366,10 @@ def test_validation_measures_the_predicted_probabilities_of_rows_that_count_alik
         predictions = np.concatenate([predict_sequence(pooled, rows.features)[:, k] for rows in views])
         loss = log_loss(predictions.astype(np.float64), np.concatenate([rows.y[:, k] for rows in views]))
         assert best[network.columns.index(head.name)] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_torch_without_cuda_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert torch_on("cpu") == "cpu"
+    with pytest.raises(DeviceError, match=r"Torch .* cannot use the GPU .*run with --device cpu"):
+        torch_on("cuda")
