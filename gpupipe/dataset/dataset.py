@@ -22,6 +22,7 @@ WARM_BARS = 61
 NEVER = 2**63 - 1
 MIRROR = "copies of the data"  # the stage under which bytes of `Dataset.on` are counted
 _mirroring = threading.Lock()
+_digesting = threading.Lock()  # a digest is computed once, however many folds ask for it
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Dataset:
         """The device its arrays live on."""
         return device_of(self.X)
 
-    @functools.cached_property
+    @property
     def row_digests(self) -> np.ndarray:
         """int32 (n_rows, 4), on the host: 128 bits of the features of each row, the same on every device.
 
@@ -98,6 +99,13 @@ class Dataset:
         digest when later bars are appended or other symbols change, whatever a feature reads. Computed once, where X
         is, so that 16 bytes of a row are copied to be hashed, and not the row.
         """
+        with _digesting:
+            if "_row_digests" not in self.__dict__:
+                self.__dict__["_row_digests"] = self._digest_rows()
+            digests: np.ndarray = self.__dict__["_row_digests"]
+            return digests
+
+    def _digest_rows(self) -> np.ndarray:
         from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
 
         xp, n_columns = self.device.xp, len(self.names)

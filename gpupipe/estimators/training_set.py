@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 import threading
 import weakref
@@ -151,11 +150,15 @@ class TrainingSet:
         """Number of columns of X."""
         return int(next(iter(self.fit.values())).X.shape[1])
 
-    @functools.cached_property
+    @property
     def counts(self) -> Mapping[str, np.ndarray]:
         """Fitted rows by class: int64 (n_targets, n_classes) for each group."""
         if self.counts_everywhere is not None:
             return self.counts_everywhere
+        counts: Mapping[str, np.ndarray] = self.shared("counts", self._count)  # once, however many threads ask
+        return counts
+
+    def _count(self) -> Mapping[str, np.ndarray]:
         n_classes = self.target.n_classes
         counts = {}
         for group, rows in self.fit.items():
