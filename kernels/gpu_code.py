@@ -208,10 +208,17 @@ def _folders() -> Iterator[pathlib.Path]:
         yield pathlib.Path(numba.config.CACHE_DIR, "gpu", _compiler_version())
         return
     yield pathlib.Path(__file__).parent / "__pycache__" / "gpu" / _compiler_version()
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        base = os.environ.get("XDG_CACHE_HOME")
-        user = pathlib.Path(base) if base else pathlib.Path.home() / ".cache"
-        yield user / "gpupipe" / "gpu" / _compiler_version()
+    if (user := users_cache()) is not None:
+        yield user / "gpu" / _compiler_version()
+
+
+def users_cache() -> pathlib.Path | None:
+    """The user's cache folder of gpupipe; None for a user without a home."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(base, "gpupipe")
+    with contextlib.suppress(RuntimeError):
+        return pathlib.Path.home() / ".cache" / "gpupipe"
+    return None
 
 
 @functools.cache

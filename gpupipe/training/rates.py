@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gpupipe.kernels.gpu_code import users_cache
 from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import CPU, CUDA, ESTIMATED, Rate, Rates
 from gpupipe.store.content_store import dump_json, write_atomic
 
@@ -35,8 +37,11 @@ class Known:
 
 
 def folder() -> pathlib.Path:
-    """The user's cache folder of gpupipe."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "gpupipe"
+    """The user's cache folder of gpupipe; UserError for a user without a home."""
+    found = users_cache()
+    if found is None:
+        raise UserError("there is no folder to keep rates in, as this user has no home: set XDG_CACHE_HOME to one")
+    return found
 
 
 def about(device: Device) -> dict[str, Any]:
@@ -83,6 +88,6 @@ def remember(
 def _entries() -> list[dict[str, Any]]:
     try:
         entries = json.loads((folder() / FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return []
     return entries if isinstance(entries, list) else []

@@ -156,6 +156,13 @@ def test_rates_are_kept_for_a_machine_its_gpu_and_versions(cache, monkeypatch):
     assert rates.known(pick("cpu")) == rates.Known(Rates())
 
 
+def test_a_user_without_a_home_has_estimates_and_is_told_where_rates_would_be_kept(monkeypatch):
+    monkeypatch.setattr(rates, "users_cache", lambda: None)
+    assert rates.known(GPU) == rates.Known(Rates())
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+        rates.remember(GPU, {}, {}, "2026-01-02")
+
+
 def test_every_kind_of_work_is_measured_and_takes_time(monkeypatch):
     monkeypatch.setattr(rate_measurement, "SMALL", Size(300, 4, 1))
     monkeypatch.setattr(rate_measurement, "LARGE", Size(1200, 4, 2))
