@@ -13,7 +13,6 @@ from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_bins, compute_features
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
 from tests.support.kernel_calls import Call, each_call, run_backtests, value_bonds
-from tests.support.kernel_resources import name_of
 from tests.support.ptx.comparison import Comparison, outputs_of
 
 BONDS = 4_000
@@ -57,7 +56,7 @@ def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line
         numbers: dict[str, runs.Line] = {}
 
         def use(call: Call, found: dict[str, Comparison] = found, numbers: dict[str, runs.Line] = numbers) -> None:
-            name = name_of(call.kernel)
+            name = call.kernel.full_name
             if not name.startswith(only):
                 return
             got = [np.array(a) if isinstance(a, np.ndarray) else a for a in call.before]

@@ -15,9 +15,9 @@ from gpupipe.kernels import operations
 from gpupipe.kernels.compile import all_kernels
 from gpupipe.kernels.gpu_code import ptx_target
 from tests.support.kernel_calls import EVERY_OPERATION, copies, recorded_calls
-from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, name_of, ptx_of, resources_of
+from tests.support.kernel_resources import ARCHITECTURES, TABLE, arch_of, ptx_of, resources_of
 
-KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+KERNELS = {kernel.full_name: kernel for kernel in all_kernels()}
 REGISTERS = json.loads(TABLE.read_text())
 # Another minor version of the compilers may allocate registers a little differently.
 MORE_REGISTERS = 1.25
@@ -66,10 +66,10 @@ def assert_same(name, got, expected):
 
 def test_plain_body_equals_the_compiled_loop():
     calls = recorded_calls()
-    assert {name_of(call.kernel) for call in calls} == set(KERNELS), "a kernel that is not called is not tested"
+    assert {call.kernel.full_name for call in calls} == set(KERNELS), "a kernel that is not called is not tested"
     written = set()
     for call in calls:
-        kernel, name, arguments = call.kernel, name_of(call.kernel), copies(call.before)
+        kernel, name, arguments = call.kernel, call.kernel.full_name, copies(call.before)
         outputs = zip(call.before, call.after, strict=True)
         if any(not np.array_equal(a, b, equal_nan=True) for a, b in list(outputs)[int(kernel.cooperative) :]):
             written.add(name)

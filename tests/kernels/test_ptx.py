@@ -7,13 +7,13 @@ import pytest
 from gpupipe.kernels.compile import all_kernels
 from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
 from tests.support.kernel_calls import calls_in_parts, copies, recorded_calls
-from tests.support.kernel_resources import arch_of, name_of, ptx_of
+from tests.support.kernel_resources import arch_of, ptx_of
 from tests.support.ptx import guarded, may_be_contracted, program, why_not
 from tests.support.ptx.comparison import STATE, Comparison, in_few_blocks, launch, run
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+KERNELS = {kernel.full_name: kernel for kernel in all_kernels()}
 COOPERATIVE = [name for name, kernel in KERNELS.items() if kernel.cooperative]
 ARCHITECTURES = ((8, 6), (9, 0), (12, 0))
 # Order of blocks and threads (as numbered, backwards, at random), and threads of a block: results depend on neither.
@@ -32,13 +32,13 @@ def compared(name, ptx, kind, use):
 
 
 def run_small_calls(name, checked, found):
-    for k, call in enumerate(call for call in recorded_calls() if name_of(call.kernel) == name):
+    for k, call in enumerate(call for call in recorded_calls() if call.kernel.full_name == name):
         for order, threads in LAUNCHES:
             run(checked, call, order, threads, 1000 * k + 100 * order, found)
 
 
 def run_few_blocks(name, checked, found):
-    for call in (call for call in calls_in_parts() if name_of(call.kernel) == name):
+    for call in (call for call in calls_in_parts() if call.kernel.full_name == name):
         for workers, order in FEW_BLOCKS:
             run(checked, in_few_blocks(call, workers), order, THREADS_PER_BLOCK, workers, found)
 
@@ -47,7 +47,7 @@ def run_few_blocks(name, checked, found):
 def test_a_kernel_reads_its_state_before_it_writes_it(name, monkeypatch):
     """A name in the table of states that is none would keep its array from holding garbage in the other tests."""
     checked, state = program(ptx_of(KERNELS[name], (9, 0)), checked=True), STATE[name]
-    calls = [call for call in recorded_calls() if name_of(call.kernel) == name]
+    calls = [call for call in recorded_calls() if call.kernel.full_name == name]
     for argument in state:
         monkeypatch.setitem(STATE, name, tuple(other for other in state if other != argument))
         reports = (launch(checked, call, copies(call.before, guarded), THREADS_PER_BLOCK) for call in calls)

@@ -9,14 +9,14 @@ import pytest
 
 from gpupipe.kernels.compile import all_kernels
 from tests.support.kernel_calls import calls_in_parts, copies, recorded_calls
-from tests.support.kernel_resources import name_of, ptx_of
+from tests.support.kernel_resources import ptx_of
 from tests.support.ptx import guarded, may_be_contracted, program, why_not
 from tests.support.ptx.comparison import differing, in_few_blocks, launch, outputs_of, with_garbage
 from tests.support.ptx.syntax import Instruction, parse
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-KERNELS = {name_of(kernel): kernel for kernel in all_kernels()}
+KERNELS = {kernel.full_name: kernel for kernel in all_kernels()}
 HOPPER = (9, 0)
 # x is the address of 8 items of 4 bytes, the thread's own item is at %rd2.
 HEAD = """
@@ -74,7 +74,7 @@ def test_a_planted_fault_is_found_and_nothing_else(fault, body, options):
 
 
 def first_call(name):
-    (call, *_) = (call for call in recorded_calls() if name_of(call.kernel) == name)
+    (call, *_) = (call for call in recorded_calls() if call.kernel.full_name == name)
     return call
 
 
@@ -131,7 +131,7 @@ def is_missed(checked, call, line):
 def test_each_barrier_is_needed(name):
     checked, lines = program(ptx_of(KERNELS[name], HOPPER), checked=True), barriers_of(name)
     assert lines
-    calls = [call for call in (*recorded_calls(), *calls_in_parts()) if name_of(call.kernel) == name]
+    calls = [call for call in (*recorded_calls(), *calls_in_parts()) if call.kernel.full_name == name]
     calls += [in_few_blocks(call, 1) for call in calls]
     found = [line for line in lines if any(is_missed(checked, call, line) for call in calls)]
     assert found == lines

@@ -22,11 +22,6 @@ TABLE = pathlib.Path(__file__).with_name("kernel_resources.json")
 ARCHITECTURES = ((8, 6), (8, 9), (9, 0), (12, 0))
 
 
-def name_of(kernel: Kernel) -> str:
-    """Module and name: labels.label_cube."""
-    return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
-
-
 def arch_of(cc: tuple[int, int]) -> str:
     """The name of a compute capability: sm_90."""
     return gpu_code.arch_name(cc)
@@ -56,7 +51,7 @@ def resources_of(ptx: str, cc: tuple[int, int]) -> dict[str, int]:
 def table() -> dict[str, dict[str, int]]:
     """Registers a thread of every kernel for every architecture."""
     return {
-        name_of(kernel): {arch_of(cc): resources_of(ptx_of(kernel, cc), cc)["registers"] for cc in ARCHITECTURES}
+        kernel.full_name: {arch_of(cc): resources_of(ptx_of(kernel, cc), cc)["registers"] for cc in ARCHITECTURES}
         for kernel in all_kernels()
     }
 
