@@ -128,15 +128,7 @@ class Device:
         """
         if self.kind == "cpu":
             return tuple(arrays)
-        ends = list(itertools.accumulate((-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays), initial=0))
-        host = np.zeros(ends[-1], np.uint8)
-        for array, first in zip(arrays, ends, strict=False):
-            host[first : first + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        block = self.asarray(host)
-        return tuple(
-            block[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-            for array, first in zip(arrays, ends, strict=False)
-        )
+        return _unpacked(self.asarray(_packed(arrays, np)), arrays)
 
     def to_host(self, array: Any) -> np.ndarray:
         """`array` as numpy; a copy over the bus is counted."""
@@ -147,6 +139,12 @@ class Device:
             self.ledger.add("to_host", host.nbytes)
             return host
         return np.asarray(array)
+
+    def to_hosts(self, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        """Several arrays of this device as numpy, in one copy over the bus; they are held twice on it meanwhile."""
+        if self.kind == "cpu":
+            return tuple(map(np.asarray, arrays))
+        return _unpacked(self.to_host(_packed(arrays, self.xp)), arrays)
 
     def sync(self) -> None:
         """Wait until all work given to the device is done."""
@@ -161,6 +159,28 @@ class Device:
         if self.kind == "cuda":
             return pool_statistics().get("peak_bytes")
         return host_peak_bytes()
+
+
+def _aligned_ends(arrays: Sequence[Any]) -> list[int]:
+    """Where each array begins in the bytes of all, and where the last one ends."""
+    return list(itertools.accumulate((-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays), initial=0))
+
+
+def _packed(arrays: Sequence[Any], xp: Any) -> Any:
+    """uint8 (n_bytes,): the bytes of arrays in C order, one after another."""
+    ends = _aligned_ends(arrays)
+    block = xp.zeros(ends[-1], np.uint8)
+    for array, first in zip(arrays, ends, strict=False):
+        block[first : first + array.nbytes] = xp.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return block
+
+
+def _unpacked(block: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """Views of a block of `_packed` with the dtypes and shapes of the arrays."""
+    return tuple(
+        block[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+        for array, first in zip(arrays, _aligned_ends(arrays), strict=False)
+    )
 
 
 def host_bytes() -> int:
