@@ -1,9 +1,10 @@
-"""Panel: columns of many symbols, sorted by symbol and then time, on one device."""
+"""Panel: columns of many symbols, sorted by symbol or group, then time, on one device."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ class Panel:
     time_ns: int64 (n_rows,), UTC nanoseconds since 1970; strictly increasing within a symbol. Of bars of a day or
         longer it is midnight UTC of the session date, wherever the exchange is (`gpupipe.data.session_dates`).
     offsets: int64 (n_symbols + 1,); symbol k is the rows offsets[k]:offsets[k+1], never padded.
-    symbols: names, sorted, without duplicates.
+    symbols: names, without duplicates; sorted, or group by group as `by_group` does, and sorted within a group.
     attributes: by name, one text for each symbol, such as its sector.
     group_by: the attribute whose values are the groups that models are trained for, or "symbol" for each symbol alone.
     local_ns: int64 (n_rows,), wall clock of the exchange in ns, of intraday bars whose source gives a time zone.
@@ -77,7 +78,8 @@ class Panel:
                 raise ValueError(f"{len(values)} values of {name!r} for {len(self.symbols)} symbols")
         if self.group_by != "symbol" and self.group_by not in self.attributes:
             raise ValueError(f"group_by is {self.group_by!r}, which is no attribute ({', '.join(self.attributes)})")
-        if list(self.symbols) != sorted(set(self.symbols)):
+        symbols = list(self.symbols)
+        if len(set(symbols)) < len(symbols) or symbols not in (sorted(symbols), self._symbols_by_group()):
             raise ValueError("symbols must be sorted and without duplicates")
         offsets = self.device.to_host(self.offsets)
         if offsets[0] != 0 or offsets[-1] != n_rows or bool((offsets[1:] < offsets[:-1]).any()):
@@ -190,12 +192,16 @@ class Panel:
         if symbols.size == 0:
             raise ValueError("no symbol is left")
         rows = self.device.asarray(np.flatnonzero(keep))
+        return self._with_rows(rows, np.concatenate([[0], np.cumsum(lengths[symbols])]).astype(np.int64), symbols)
+
+    def _with_rows(self, rows: Any, offsets: np.ndarray, symbols: np.ndarray) -> Panel:
+        """The panel of these rows, on its device, which are those of the symbols with these numbers."""
         return dataclasses.replace(
             self,
             columns={name: column[rows] for name, column in self.columns.items()},
             time_ns=self.time_ns[rows],
             local_ns=None if self.local_ns is None else self.local_ns[rows],
-            offsets=self.device.asarray(np.concatenate([[0], np.cumsum(lengths[symbols])]).astype(np.int64)),
+            offsets=self.device.asarray(offsets),
             symbols=tuple(self.symbols[k] for k in symbols),
             attributes={name: tuple(values[k] for k in symbols) for name, values in self.attributes.items()},
         )
@@ -215,6 +221,30 @@ class Panel:
         if group not in self.group:
             raise ValueError(f"no symbol of {self.group_by} {group!r}; the panel has {', '.join(self.groups)}")
         return self.where([name == group for name in self.group])
+
+    def _symbols_by_group(self) -> list[str]:
+        return [symbol for _, symbol in sorted(zip(self.group, self.symbols, strict=True))]
+
+    def by_group(self) -> Panel:
+        """The same rows with the groups one after another: what a kernel computes of it is a slice for each group."""
+        symbols = self._symbols_by_group()
+        if symbols == list(self.symbols):
+            return self
+        position = {symbol: k for k, symbol in enumerate(self.symbols)}
+        order = np.array([position[symbol] for symbol in symbols], dtype=np.int64)
+        before = self.device.to_host(self.offsets)
+        begins, lengths = before[:-1][order], np.diff(before)[order]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = self.device.asarray(np.arange(self.n_rows) + np.repeat(begins - offsets[:-1], lengths))
+        return self._with_rows(rows, offsets, order)
+
+    def slices_of_groups(self) -> dict[str, slice]:
+        """The rows of each group, in the order of `groups`; ValueError unless groups follow each other (`by_group`)."""
+        if list(self.symbols) != self._symbols_by_group():
+            raise ValueError("the groups of this panel are not one after another; by_group() arranges them")
+        first_symbol = np.searchsorted(self.group_of_symbol, np.arange(len(self.groups) + 1))
+        first_row = self.device.to_host(self.offsets)[first_symbol].tolist()
+        return {group: slice(*rows) for group, rows in zip(self.groups, itertools.pairwise(first_row), strict=True)}
 
     def replace(self, **changes: Any) -> Panel:
         """The same panel with other columns, attributes or fields, by name: replace(close=..., sector=...)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,17 +101,9 @@ class Dataset:
         """
         with _digesting:
             if "_row_digests" not in self.__dict__:
-                self.__dict__["_row_digests"] = self._digest_rows()
+                self.__dict__["_row_digests"] = _digest_rows(self.X)
             digests: np.ndarray = self.__dict__["_row_digests"]
             return digests
-
-    def _digest_rows(self) -> np.ndarray:
-        from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
-
-        xp, n_columns = self.device.xp, len(self.names)
-        digests = xp.empty((self.n_rows, WORDS), dtype=np.int32)
-        row_digest(self.n_rows, self.X.view(np.int32), self.device.asarray(digest_factors(n_columns)), digests)
-        return self.device.to_host(digests)
 
     def on(self, device: Device) -> Dataset:
         """This dataset on a device: itself where it is there, else a copy, made once, by who asks first."""
@@ -125,15 +117,24 @@ class Dataset:
             if device.kind not in mirrors:
                 with self.device.stage(MIRROR, self.group):
                     mirrors[device.kind] = self._copied(device)
+                if "_row_digests" in self.__dict__:
+                    mirrors[device.kind].__dict__["_row_digests"] = self.__dict__["_row_digests"]
                 mirrors[device.kind].__dict__["_source"] = weakref.ref(self)
             return mirrors[device.kind]
 
     def _copied(self, device: Device) -> Dataset:
-        names = ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets")
-        arrays = {name: copied(getattr(self, name), self.device, device) for name in names}
-        weight = None if self.weight is None else copied(self.weight, self.device, device)
-        extra = {name: copied(column, self.device, device) for name, column in self.extra.items()}
-        return replace(self, **arrays, weight=weight, extra=extra)
+        names = ["y", "time_ns", "end_time_ns", "warm", "usable", "offsets"]
+        if self.weight is not None:
+            names.append("weight")
+        arrays = [getattr(self, name) for name in names]
+        complete = [] if self.windows is None else [self.windows.complete]
+        move = self.device.to_hosts if device.kind == "cpu" else device.asarrays
+        moved = iter(move([*arrays, *self.extra.values(), *complete]))
+        changes = dict(zip(names, moved, strict=False))
+        extra = dict(zip(self.extra, moved, strict=False))
+        windows = self.windows and replace(self.windows, complete=next(moved))
+        X = copied(self.X, self.device, device)  # alone: packed with the others it would be held twice
+        return replace(self, X=X, extra=extra, windows=windows, **changes)
 
     @property
     def n_rows(self) -> int:
@@ -144,6 +145,24 @@ class Dataset:
     def n_targets(self) -> int:
         """Number of columns of y."""
         return len(self.target.names)
+
+
+def share_digests(datasets: Sequence[Dataset], X: Any) -> None:
+    """Compute the row digests of several datasets together; X: the array whose rows are theirs, one after another."""
+    digests, end = _digest_rows(X), 0
+    for dataset in datasets:
+        begin, end = end, end + dataset.n_rows
+        dataset.__dict__["_row_digests"] = digests[begin:end]
+
+
+def _digest_rows(X: Any) -> np.ndarray:
+    """int32 (n_rows, 4), on the host: the digests of float32 (n_rows, n_columns)."""
+    from gpupipe.kernels.digests import WORDS, digest_factors, row_digest
+
+    device, (n_rows, n_columns) = device_of(X), X.shape
+    digests = device.xp.empty((n_rows, WORDS), dtype=np.int32)
+    row_digest(n_rows, X.view(np.int32), device.asarray(digest_factors(n_columns)), digests)
+    return device.to_host(digests)
 
 
 def copied(array: Any, source: Device, device: Device) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,10 +103,24 @@ def compute(panel: Panel, features: Sequence[Feature], sink: Sink, compared_sinc
                 sink.out[before, column] = np.float32(np.nan)
     for column, feature in enumerate(features):
         if isinstance(feature.series, PanelFunction):
-            values = feature.series.function(panel)
+            values = _by_group(feature.series.function, panel)
             finite = xp.where(xp.isfinite(values), values, np.float32(np.nan)).astype(np.float32)
             put(panel, finite[:, None], [column], sink)
     return state
+
+
+def _by_group(function: Callable[[Panel], Any], panel: Panel) -> Any:
+    """The values (n_rows,) of a user's function, which is given one group at a time, so that no other one matters."""
+    if len(panel.groups) == 1:
+        return function(panel)
+    device = panel.device
+    group_of_row = device.asarray(panel.group_of_symbol)[panel.symbol_of_row]
+    groups = {k: panel.of_group(group) for k, group in enumerate(panel.groups)}
+    parts = {k: function(own) for k, own in groups.items() if own.n_rows}
+    values = device.xp.empty(panel.n_rows, np.result_type(*(part.dtype for part in parts.values())))
+    for k, part in parts.items():
+        values[group_of_row == k] = part
+    return values
 
 
 def new_state(panel: Panel, features: Sequence[Feature]) -> ProgramState:

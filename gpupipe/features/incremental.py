@@ -32,15 +32,14 @@ _ARRAYS = (*BARS, "time_ns", "offsets")
 def begin_features(panel: Panel, names: str | Iterable[str] = "default") -> tuple[Features, FeatureState]:
     """`compute_features` of a whole history, and the state from which `FeatureState.advance` resumes.
 
-    Raises ValueError for unknown names and for a feature that is a function of the whole panel: its look-back is not
+    Raises ValueError for unknown names and for a feature that is a function of a panel: its look-back is not
     known, so it cannot be updated.
     """
     features = [FEATURES[name] for name in feature_names(names)]
     for feature in features:
         if isinstance(feature.series, PanelFunction):
             raise ValueError(
-                f"feature {feature.name} is a function of the whole panel and cannot be updated incrementally: "
-                "leave it out"
+                f"feature {feature.name} is a function of a panel and cannot be updated incrementally: leave it out"
             )
     out = panel.device.xp.empty((panel.n_rows, len(features)), dtype=np.float32)
     program_state = compute.compute(panel, features, compute.float_sink(panel, out))

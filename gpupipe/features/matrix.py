@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,10 @@ class Features:
         if name not in self.names:
             raise ValueError(f"no feature {name!r} here; the nearest is {_nearest(name, self.names)!r}")
         return self.values[:, self.names.index(name)]
+
+    def part(self, rows: slice, panel: Panel) -> Features:
+        """The features of consecutive rows, as a view; panel: that of these rows."""
+        return replace(self, values=self.values[rows], panel=panel)
 
     def to_arrow(self) -> pyarrow.Table:
         """A table with the columns symbol (dictionary), time (timestamp[ns, UTC]) and every feature."""

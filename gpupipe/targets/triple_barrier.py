@@ -10,7 +10,7 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,7 @@ class Labels:
     thresholds: tuple[float, ...]
     multiples: tuple[float, ...]
     panel: Panel = field(repr=False)
+    whole: tuple[Labels, slice] | None = field(default=None, repr=False)  # of a part: what it is a part of
 
     def __post_init__(self) -> None:
         arrays = {name: getattr(self, name) for name in _DTYPES}
@@ -128,6 +129,9 @@ class Labels:
         NaN: where the window is empty or y is -1.
         Source: Lopez de Prado (2018), chapter 4, sections 4.3 and 4.4.
         """
+        if self.whole is not None:
+            labels, rows = self.whole
+            return self.panel.device.xp.asfortranarray(labels.weight[rows])
         from gpupipe.kernels.labels import average_uniqueness
 
         xp, shape = self.panel.device.xp, (self.n_labels, self.n_rows)
@@ -135,6 +139,14 @@ class Labels:
         n_items = self.panel.n_symbols * self.n_labels
         average_uniqueness(n_items, self.panel.offsets, self.decided_bars.T, scratch, weight)
         return xp.where(self.y >= 0, weight.T, np.float32(np.nan))
+
+    def part(self, rows: slice, panel: Panel) -> Labels:
+        """The labels of consecutive rows that are all rows of some symbols; panel: that of these rows."""
+        xp = self.panel.device.xp
+        arrays = {name: getattr(self, name)[rows] for name in _DTYPES}
+        arrays["exit_row"] = arrays["exit_row"] - rows.start
+        arrays = {name: xp.asfortranarray(array) for name, array in arrays.items()}
+        return replace(self, **arrays, panel=panel, whole=(self, rows))
 
     def to_arrow(self) -> pyarrow.Table:
         """A table: symbol, time, labels, touch_1d_5pct, ..., weight_1d_5pct, ..., tp_1d, ..., exit_row_1d, ..."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pathlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from gpupipe.config import Config
 from gpupipe.cross_validation.folds import Folds, make_folds
 from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
-from gpupipe.dataset.dataset import Dataset
+from gpupipe.dataset.dataset import Dataset, share_digests
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import pick
 from gpupipe.training.context import ShardedRows
@@ -55,10 +55,12 @@ def prepare(
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
-    for group in panel.groups:
-        datasets[group], features_hash, spent = (
-            sharded_rows.dataset(group) if sharded_rows else make_dataset(workload, panel, group, settings, cache)
-        )
+    for part in _together(panel):
+        if sharded_rows:
+            datasets[part.groups[0]], features_hash, spent = sharded_rows.dataset(part.groups[0])
+        else:
+            made, features_hash, spent = make_datasets(workload, part, settings, cache)
+            datasets |= made
         for stage, elapsed_s in spent.items():
             seconds[stage] += elapsed_s
     started = time.perf_counter()
@@ -72,28 +74,60 @@ def prepare(
     return Prepared(datasets, splits, folds, features_hash, seconds)
 
 
+def _together(panel: Panel) -> Iterator[Panel]:
+    """The panel in parts of whole groups, whose kernels are launched together.
+
+    On a GPU all groups are one part: a launch takes as long for one as for all. On a CPU each is a part of its own:
+    features of one group at a time are held twice, and each has its own file where they do not fit in memory.
+    """
+    if panel.device.kind == "cpu":
+        yield from map(panel.of_group, panel.groups)
+    else:
+        yield panel.by_group()
+
+
 def make_dataset(
     workload: Recipe, panel: Panel, group: str, settings: Config, cache: pathlib.Path | None = None
 ) -> tuple[Dataset, str, dict[str, float]]:
     """The dataset of one group, the hash of the features' names and formulas, and seconds by stage."""
-    group_panel = panel.of_group(group)
+    datasets, features_hash, seconds = make_datasets(workload, panel.of_group(group), settings, cache)
+    return datasets[group], features_hash, seconds
+
+
+def make_datasets(
+    workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None = None
+) -> tuple[dict[str, Dataset], str, dict[str, float]]:
+    """The datasets of all groups of a panel, the hash of the features' names and formulas, and seconds by stage.
+
+    Each kernel is launched once; the arrays of a group are slices, as groups follow each other (`Panel.by_group`).
+    """
+    unit = panel.groups[0] if len(panel.groups) == 1 else f"{len(panel.groups)} groups"
     with panel.device.stage("features"):
         started = time.perf_counter()
-        features = workload.features(group_panel, settings, cache)
+        features = workload.features(panel, settings, cache)
         panel.device.sync()
-        features_s = _logged("features", group, started, group_panel, features.values)
+        features_s = _logged("features", unit, started, panel, features.values.nbytes)
     with panel.device.stage("labels"):
         started = time.perf_counter()
-        dataset = workload.dataset(group_panel, features, group, settings)
+        labels = workload.labels(panel, settings)
+        if len(panel.groups) == 1:
+            datasets = {unit: workload.dataset(panel, features, labels, unit, settings)}
+        else:
+            datasets = {}
+            for group, rows in panel.slices_of_groups().items():
+                own = panel.of_group(group)
+                own_labels = None if labels is None else labels.part(rows, own)
+                datasets[group] = workload.dataset(own, features.part(rows, own), own_labels, group, settings)
+            share_digests(list(datasets.values()), features.values)
         panel.device.sync()
-        labels_s = _logged("labels", group, started, group_panel, dataset.y)
-    return dataset, features.hash, {"features": features_s, "labels": labels_s}
+        labels_s = _logged("labels", unit, started, panel, sum(dataset.y.nbytes for dataset in datasets.values()))
+    return datasets, features.hash, {"features": features_s, "labels": labels_s}
 
 
-def _logged(stage: str, group: str, started: float, panel: Panel, array: Any) -> float:
-    """Log an array of a group; returns the seconds since `started`."""
+def _logged(stage: str, unit: str, started: float, panel: Panel, n_bytes: int) -> float:
+    """Log arrays of some groups; returns the seconds since `started`."""
     seconds, kind = time.perf_counter() - started, panel.device.kind
-    run_log.event(stage, stage=stage, unit=group, seconds=seconds, rows=panel.n_rows, bytes=array.nbytes, device=kind)
+    run_log.event(stage, stage=stage, unit=unit, seconds=seconds, rows=panel.n_rows, bytes=n_bytes, device=kind)
     return seconds
 
 

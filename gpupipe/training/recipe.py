@@ -7,6 +7,7 @@ import itertools
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gpupipe.config import Catalogue, Config
 from gpupipe.data.panel import Panel
@@ -16,6 +17,7 @@ from gpupipe.estimators.baselines.contract import Baseline
 from gpupipe.features.matrix import Features
 from gpupipe.targets.target import Target
 from gpupipe.targets.trade_return import TradeReturns
+from gpupipe.targets.triple_barrier import Labels
 
 OF_KEYS = "digests.row_digest"  # the kernel that cache keys call
 
@@ -28,8 +30,11 @@ class Recipe:
     place: the module and name of this value, "gpupipe.workloads.equity:EQUITY"; workers load it from there.
     catalogue(): the catalogue of its settings.
     target(settings): the target.
-    features(panel, settings, cache): the features of a group's panel; in a file below `cache`, if that is not None.
-    dataset(panel, features, group, settings): the Dataset of a group.
+    features(panel, settings, cache): the features of a panel of one group or of several (`Panel.by_group`); in a file
+        below `cache`, if that is not None. The values of a row are the same whichever other groups there are.
+    labels(panel, settings): the labels of such a panel, whose `part(rows, panel)` is that of a group; the same holds.
+        None where datasets need none.
+    dataset(panel, features, labels, group, settings): the Dataset of a group.
     outline(panel, group, settings): the Dataset without features, from which folds can be cut.
     baselines: the baselines of every comparison, in the order of display.
     kernels(settings): names of the kernels that its target, features and datasets call.
@@ -47,8 +52,9 @@ class Recipe:
     catalogue: Callable[[], Catalogue]
     target: Callable[[Config], Target]
     features: Callable[[Panel, Config, pathlib.Path | None], Features]
-    dataset: Callable[[Panel, Features, str, Config], Dataset]
+    dataset: Callable[[Panel, Features, Any, str, Config], Dataset]
     outline: Callable[[Panel, str, Config], Dataset]
+    labels: Callable[[Panel, Config], Labels | None] = lambda panel, settings: None
     baselines: tuple[Baseline, ...] = ()
     returns: Callable[[Target, int], str] = lambda target, column: ""
     kernels: Callable[[Config], tuple[str, ...]] = lambda settings: ()

@@ -43,9 +43,25 @@ def test_of_sector_is_the_rows_of_its_symbols():
         panel.of_group("utilities")
 
 
+def test_by_group_puts_the_groups_one_after_another(device):
+    panel = random_panel(lengths=(5, 2, 4, 0)).to(device)
+    arranged = panel.by_group()
+    assert arranged.symbols == ("S001", "S003", "S000", "S002") and arranged.groups == panel.groups
+    assert arranged.slices_of_groups() == {"energy": slice(0, 2), "technology": slice(2, 11)}
+    assert arranged.by_group() is arranged and arranged.device.kind == device.kind
+    for group, rows in arranged.slices_of_groups().items():
+        for own in (panel.of_group(group), arranged.of_group(group)):
+            for name in ("time_ns", "close", "volume"):
+                ours, theirs = (device.to_host(getattr(which, name)) for which in (arranged, own))
+                np.testing.assert_array_equal(ours[rows], theirs)
+    with pytest.raises(ValueError, match="not one after another; by_group"):
+        panel.slices_of_groups()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"symbols": ("A", "A")}, "without duplicates"),
         ({"close": np.ones(4)}, "dtype float64, expected float32"),
         ({"close": np.ones(3, np.float32)}, "has shape"),
         ({"offsets": np.array([0, 3, 5])}, "offsets must rise"),

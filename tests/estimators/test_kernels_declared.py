@@ -62,7 +62,8 @@ def test_of_the_meta_learner(called):
 def test_of_the_equity_recipe(settings, more, called):
     chosen = EQUITY.settings("fast", settings=settings)
     panel = random_panel((90, 70))
-    dataset = EQUITY.dataset(panel, EQUITY.features(panel, chosen, None), "energy", chosen)
+    features, labels = EQUITY.features(panel, chosen, None), EQUITY.labels(panel, chosen)
+    dataset = EQUITY.dataset(panel, features, labels, "energy", chosen)
     EQUITY.trades(panel, dataset.target)
     always = {"labels.label_cube", "program.run_program", "backtest.trade_outcomes"}
     assert called == {*always, *more} == set(EQUITY.kernels(chosen))

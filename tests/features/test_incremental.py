@@ -88,7 +88,7 @@ def test_invalid_updates_and_states_are_refused(clean_registry, tmp_path):
         """close"""
         return panel.close
 
-    with pytest.raises(ValueError, match="panel_close is a function of the whole panel"):
+    with pytest.raises(ValueError, match="panel_close is a function of a panel"):
         begin_features(panel, "panel_close")
     with pytest.raises(ValueError, match="expected a Panel"):
         state.advance(between(panel, 300, 310).to_arrow())

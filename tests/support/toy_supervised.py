@@ -20,7 +20,7 @@ def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> F
     return Features(values, COLUMNS, COLUMNS, panel)
 
 
-def dataset_of(panel: Panel, features: Features, group: str, settings: Config) -> Dataset:
+def dataset_of(panel: Panel, features: Features, labels: None, group: str, settings: Config) -> Dataset:
     price = panel.columns["price"].astype(np.float32)
     y = np.append(price[1:], np.float32(np.nan))[:, None]
     return Dataset(
@@ -40,7 +40,7 @@ def dataset_of(panel: Panel, features: Features, group: str, settings: Config) -
 
 def outline(panel: Panel, group: str, settings: Config) -> Dataset:
     nothing = Features(np.empty((panel.n_rows, 0), np.float32), (), (), panel)
-    return dataset_of(panel, nothing, group, settings)
+    return dataset_of(panel, nothing, None, group, settings)
 
 
 TOY_SUPERVISED = SupervisedWorkload(

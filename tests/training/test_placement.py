@@ -10,9 +10,10 @@ import pytest
 
 from gpupipe.dataset.dataset import MIRROR
 from gpupipe.dataset.row_view import RowView
+from gpupipe.dataset.window_marks import WindowMarks
 from gpupipe.estimators import registry
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import Device, pick
+from gpupipe.runtime.device import ALIGNMENT, Device, pick
 from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import CPU, CUDA, Placement, Rate, Rates, Size
 from gpupipe.runtime.task_graph import FoldSlot
@@ -187,8 +188,9 @@ def test_a_dataset_is_copied_once_and_its_bytes_are_counted_once():
         thread.join()
     assert len({id(copy) for copy in copies}) == 1 and copies[0] is not dataset
     assert dataset.on(dataset.device) is dataset
-    arrays = [getattr(dataset, name) for name in ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets")]
-    n_bytes = sum(array.nbytes for array in (*arrays, *dataset.extra.values()))
+    arrays = [getattr(dataset, name) for name in ("y", "time_ns", "end_time_ns", "warm", "usable", "offsets")]
+    packed = sum(-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in (*arrays, *dataset.extra.values()))
+    n_bytes = dataset.X.nbytes + packed
     assert other.ledger.as_dict() == {"to_device": {MIRROR: n_bytes}, "to_host": {}}
 
 
@@ -253,3 +255,20 @@ def test_what_the_copy_came_from_is_found_again():
     copy = dataset.on(OnHost("cuda", "numpy", "as an example"))
     copy.__dict__["device"] = OnHost("cuda", "numpy", "as an example")
     assert copy.on(pick("cpu")) is dataset
+
+
+def test_a_copy_has_the_arrays_and_the_digests_of_what_it_came_from():
+    dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
+    complete = np.arange(20) % 3 == 0
+    weight = np.arange(20 * dataset.n_targets, dtype=np.float32).reshape(20, -1)
+    extra = {"a": np.arange(20, dtype=np.float32), "b": np.arange(20) > 7}
+    dataset = dataclasses.replace(dataset, weight=weight, extra=extra, windows=WindowMarks(complete, 1, 2, 3))
+    digests = dataset.row_digests
+    copy = dataset.on(OnHost("cuda", "numpy", "as an example"))
+    for name in ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets", "weight"):
+        np.testing.assert_array_equal(getattr(copy, name), getattr(dataset, name), err_msg=name)
+        assert getattr(copy, name).dtype == getattr(dataset, name).dtype
+    assert list(copy.extra) == list(extra) and all(np.array_equal(copy.extra[name], extra[name]) for name in extra)
+    assert copy.windows is not dataset.windows and copy.windows.n_gaps == 2
+    np.testing.assert_array_equal(copy.windows.complete, complete)
+    assert copy.row_digests is digests

@@ -53,7 +53,8 @@ def test_direction_and_returns_of_the_next_bar_by_hand():
     for symbol, expected in (("S00000", [BUY, HOLD, SELL, -1, -1, BUY, -1]), ("S00001", [SELL, -1])):
         of_symbol = panel.of_group(symbol)
         features = compute_features(of_symbol, ["bar_return"])
-        dataset = SEQUENCE.dataset(of_symbol, features, symbol, settings_of("labels.horizons=1"))
+        settings = settings_of("labels.horizons=1")
+        dataset = SEQUENCE.dataset(of_symbol, features, SEQUENCE.labels(of_symbol, settings), symbol, settings)
         assert dataset.y[:, -1].tolist() == expected and dataset.target.names[-1] == "direction_1d"
         np.testing.assert_array_equal(dataset.extra["log_return_1"], np.log1p(recipe.next_return(of_symbol)))
         assert dataset.extra["log_return_1"].dtype == np.float32
@@ -65,8 +66,10 @@ def test_the_rest_of_a_dataset_is_that_of_equity():
     panel = market(300, 1)
     same = ("labels.horizons=1,5", "labels.thresholds=0.05", "training.sample_weight=uniqueness")
     features = compute_features(panel, "core")
-    ours = SEQUENCE.dataset(panel, features, "SIM0000", settings_of(*same))
-    theirs = equity.EQUITY.dataset(panel, features, "SIM0000", equity.make("fast", None, same))
+    ours, theirs = (
+        workload.dataset(panel, features, workload.labels(panel, settings), "SIM0000", settings)
+        for workload, settings in ((SEQUENCE, settings_of(*same)), (equity.EQUITY, equity.make("fast", None, same)))
+    )
     np.testing.assert_array_equal(ours.y[:, :-1], theirs.y)
     np.testing.assert_array_equal(ours.weight[:, :-1], theirs.weight)
     np.testing.assert_array_equal(ours.usable, theirs.usable)

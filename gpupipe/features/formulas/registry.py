@@ -38,9 +38,9 @@ class FeatureError(UserError):
 
 @dataclass(frozen=True)
 class PanelFunction:
-    """A column that a user's function computes from the whole panel. Only the audit keeps it from looking ahead.
+    """A column that a user's function computes from the panel of a group. Only the audit keeps it from looking ahead.
 
-    name: the feature's.  user_function: from a Panel to numbers (n_rows,).
+    name: the feature's.  user_function: from a Panel with one group, such as a sector, to numbers (n_rows,).
     warm_up_bars: the first bar of a symbol, counted from 0, whose value is not NaN.
     code: the function's source, which enters the hash of the features.
 
@@ -170,7 +170,7 @@ def feature(
 
 
 def panel_feature(family: str, source: str, warm_up_bars: int = 0) -> Callable[[F], F]:
-    """Decorator: register a function of the whole Panel as a feature; the feature has the function's name.
+    """Decorator: register a function of the Panel of a group as a feature; the feature has the function's name.
 
     The function returns float32 (n_rows,) on the panel's device. Use it where no formula will do. It can look ahead, so
     audit it (`gpupipe audit`).

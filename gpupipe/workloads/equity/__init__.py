@@ -1,6 +1,5 @@
 """Equity: bars of many symbols in sectors, labels by barriers, 396 models."""
 
-from gpupipe.estimators import registry
 from gpupipe.pipeline.supervised import SupervisedWorkload
 from gpupipe.workloads.equity import recipe
 from gpupipe.workloads.equity.settings import DEFAULT_MODELS, Labels, catalogue, make, with_table
@@ -11,14 +10,8 @@ EQUITY = SupervisedWorkload(
     catalogue=catalogue,
     target=recipe.target,
     features=recipe.features_of,
-    dataset=lambda panel, features, group, settings: recipe.join(
-        panel,
-        features,
-        recipe.labels_of(panel, settings),
-        group,
-        settings.training.sample_weight == "uniqueness",
-        lookback=registry.lookback(settings),
-    ),
+    labels=recipe.labels_of,
+    dataset=recipe.dataset,
     outline=recipe.outline,
     kernels=recipe.kernels_of,
     returns=lambda target, column: recipe.forward_return(target.horizon_rows[column]),

@@ -64,7 +64,7 @@ def target(settings: Config) -> Target:
 
 
 def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> Features:
-    """The features of a group; in a file below `cache`, where one is given and the device is the CPU."""
+    """The features of a panel; in a file below `cache`, where one is given and the device is the CPU."""
     out = None
     if cache is not None and panel.device.kind == "cpu":
         out = memory.matrix((panel.n_rows, len(feature_names(settings.features.names))), cache)
@@ -72,7 +72,7 @@ def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> F
 
 
 def labels_of(panel: Panel, settings: Config) -> Labels:
-    """The labels of a group."""
+    """The labels of a panel."""
     wanted = settings.labels
     return tp_dd_labels(panel, wanted.horizons, wanted.thresholds, wanted.rule, wanted.window)
 
@@ -100,6 +100,12 @@ def kernels_of(settings: Config) -> tuple[str, ...]:
     if any(isinstance(FEATURES[name].series, Across) for name in feature_names(settings.features.names)):
         names += ["cross_section.cross_section", "cross_section.group_means"]
     return tuple(names)
+
+
+def dataset(panel: Panel, features: Features, labels: Labels, group: str, settings: Config) -> Dataset:
+    """The Dataset of a group by these settings; see `join`."""
+    weighted = settings.training.sample_weight == "uniqueness"
+    return join(panel, features, labels, group, weighted, lookback=registry.lookback(settings))
 
 
 def join(

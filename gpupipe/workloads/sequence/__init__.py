@@ -12,6 +12,7 @@ SEQUENCE = SupervisedWorkload(
     catalogue=catalogue,
     target=recipe.target,
     features=of_equity.features_of,
+    labels=recipe.labels_of,
     dataset=recipe.dataset,
     outline=recipe.outline,
     kernels=recipe.kernels_of,

@@ -10,7 +10,6 @@ import numpy as np
 from gpupipe.config import Config
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset
-from gpupipe.estimators import registry
 from gpupipe.features.matrix import Features, compute_features
 from gpupipe.kernels.elementary import log_growth
 from gpupipe.targets.classes import BUY, HOLD, SELL, UNKNOWN
@@ -48,7 +47,7 @@ def with_direction(barriers: Target) -> Target:
 
 
 def labels_of(panel: Panel, settings: Config) -> Labels:
-    """The barrier labels of a symbol."""
+    """The barrier labels of a panel."""
     wanted = settings.labels
     volatility = None
     if wanted.multiples:
@@ -59,11 +58,9 @@ def labels_of(panel: Panel, settings: Config) -> Labels:
     )  # fmt: skip
 
 
-def dataset(panel: Panel, features: Features, group: str, settings: Config) -> Dataset:
+def dataset(panel: Panel, features: Features, labels: Labels, group: str, settings: Config) -> Dataset:
     """The Dataset of a symbol: see `equity.recipe.join`, with the direction of the next bar and its returns."""
-    weighted = settings.training.sample_weight == "uniqueness"
-    labels, lookback = labels_of(panel, settings), registry.lookback(settings)
-    return _with_next_bar(of_equity.join(panel, features, labels, group, weighted, lookback=lookback), panel)
+    return _with_next_bar(of_equity.dataset(panel, features, labels, group, settings), panel)
 
 
 def outline(panel: Panel, group: str, settings: Config) -> Dataset:

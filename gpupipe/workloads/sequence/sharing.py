@@ -45,7 +45,8 @@ def measure(panel: Panel, settings: Config) -> SideBySide | None:
     section, symbol = settings.sections[SECTION], panel.groups[0]
     bars = panel.of_group(symbol)
     bars = bars.take(np.arange(bars.n_rows) >= bars.n_rows - BARS)
-    dataset = recipe.dataset(bars, of_equity.features_of(bars, settings, None), symbol, settings)
+    features, labels = of_equity.features_of(bars, settings, None), recipe.labels_of(bars, settings)
+    dataset = recipe.dataset(bars, features, labels, symbol, settings)
     view = RowView(dataset, np.flatnonzero(dataset.usable))
     if not view.n:
         return None

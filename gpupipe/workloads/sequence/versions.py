@@ -203,7 +203,7 @@ def _cost(
     """What 8 bits cost each head on the rows of the sealed test: added loss, and the largest difference of a row."""
     bars = panel.of_group(symbol)
     features = models.features(bars)
-    dataset = recipe.dataset(bars, features, symbol, settings)
+    dataset = recipe.dataset(bars, features, recipe.labels_of(bars, settings), symbol, settings)
     begin = np.datetime64(models.metadata[symbol]["dates"]["test"][0].removesuffix("Z"), "ns").astype(np.int64)
     tested = np.flatnonzero(dataset.usable & (dataset.time_ns >= begin))
     both = [_scored(file, models.feature_rows(features, tested)) for file in (content, small)]
