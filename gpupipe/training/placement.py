@@ -159,27 +159,38 @@ class Run(Protocol):
 
 
 def of_run(run: Run) -> Placement:
-    """The placement of a run: where it is resumed the one that it began with, else that of `decide`, which is kept.
+    """The placement of a run: where it is resumed the one that it began with, else that of `decide`; it is kept.
 
-    Rates may have been measured in between, and a run should not fit half of its models on another device.
+    Rates may have been measured in between, and a run should not fit half of its models on another device. Workers fit
+    every stage on their device.
     """
-    if run.device.kind == CPU or run.workers:  # which fit every stage on their device
-        return Placement(run.device.kind)
-    path, kept = run.store.kept(FILE), _kept(run.store)
-    if _has_stages(kept.get(run.run_key), run.settings):
-        return Placement.of_dict(kept[run.run_key])
-    placement = decide(run.settings, shape_of(run.datasets), run.splits, run.device, rates.known(run.device))
+    if run.device.kind == CPU:
+        return Placement(CPU)
+    kept = _kept(run.store)
+    if run.workers:
+        placement = Placement(run.device.kind)
+    elif _has_stages(kept.get(run.run_key), run.settings):
+        placement = Placement.of_dict(kept[run.run_key])
+    else:
+        placement = decide(run.settings, shape_of(run.datasets), run.splits, run.device, rates.known(run.device))
     others = dict([item for item in kept.items() if item[0] != run.run_key][-KEPT_RUNS:])
-    write_atomic(path, json.dumps({**others, run.run_key: placement.as_dict()}, indent=1).encode())
+    now = {**others, run.run_key: placement.as_dict()}
+    if list(now.items()) != list(kept.items()):
+        write_atomic(run.store.kept(FILE), json.dumps(now, indent=1).encode())
     return placement
 
 
 def of_last_run(store: Store, settings: Config, device: Device) -> Placement | None:
-    """The placement of the last run in an OUT; None where none is kept that has the stages of the settings."""
+    """The placement of the last run in an OUT; None where none is kept that has the stages of the settings.
+
+    One without stages is that of workers.
+    """
     if device.kind == CPU:
         return Placement(CPU)
     last = next(reversed(_kept(store).values()), None)
-    return Placement.of_dict(last) if last is not None and _has_stages(last, settings) else None
+    if last is None or (last["stages"] and not _has_stages(last, settings)):
+        return None
+    return Placement.of_dict(last)
 
 
 def _kept(store: Store) -> dict[str, Any]:

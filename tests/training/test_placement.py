@@ -82,8 +82,6 @@ def test_on_a_cpu_nothing_is_placed_and_nothing_is_kept(prepared, tmp_path):
     assert decided(prepared, device=pick("cpu")).stages == {}
     context = context_of(prepared, tmp_path / "OUT", device=pick("cpu"))
     assert placement.of_run(context).stages == {} and not (tmp_path / "OUT").exists()
-    with_workers = dataclasses.replace(context_of(prepared, tmp_path / "OUT"), workers=object())
-    assert placement.of_run(with_workers) == Placement(CUDA) and not (tmp_path / "OUT").exists()
     assert "place" not in SETTINGS.as_dict()["training"]
 
 
@@ -103,6 +101,21 @@ def test_a_resumed_run_keeps_its_placement_whatever_was_measured_since(prepared,
     assert store.kept(placement.FILE).read_text().count('"home"') == placement.KEPT_RUNS + 1
     store.kept(placement.FILE).write_text("{half")
     assert placed("ab") == other
+
+
+def test_the_placement_of_the_last_run_is_found_whether_it_was_resumed_or_had_workers(prepared, tmp_path, cache):
+    store = Store(tmp_path)
+    first = placement.of_run(context_of(prepared, tmp_path, run_key="ab"))
+    fast = {kind: Rate(1e-9, 1e-18) for kind in rate_measurement.MEASURED_BY}
+    rates.remember(GPU, {CPU: {kind: Rate(1.0, 1.0) for kind in fast}, CUDA: fast}, {}, "2026-01-02")
+    second = placement.of_run(context_of(prepared, tmp_path, run_key="cd"))
+    assert placement.of_last_run(store, SETTINGS, GPU) == second != first
+    assert placement.of_run(context_of(prepared, tmp_path, run_key="ab")) == first
+    assert placement.of_last_run(store, SETTINGS, GPU) == first
+    with_workers = dataclasses.replace(context_of(prepared, tmp_path, run_key="ab"), workers=object())
+    assert placement.of_run(with_workers) == Placement(CUDA) == placement.of_last_run(store, SETTINGS, GPU)
+    assert placement.of_run(context_of(prepared, tmp_path, run_key="ab")).stages  # workers have placed nothing
+    assert placement.of_last_run(store, SETTINGS, pick("cpu")) == Placement(CPU)
 
 
 def test_a_placement_without_the_stages_of_a_run_is_not_taken(prepared, tmp_path, cache):
