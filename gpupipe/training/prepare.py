@@ -17,6 +17,9 @@ from gpupipe.runtime.device import pick
 from gpupipe.training.context import ShardedRows
 from gpupipe.training.recipe import Recipe
 
+# Datasets by group, the hash of the features' names and formulas, and seconds by stage.
+_Made = tuple[dict[str, Dataset], str, dict[str, float]]
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -55,12 +58,9 @@ def prepare(
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
-    for part in _together(panel):
-        if sharded_rows:
-            datasets[part.groups[0]], features_hash, spent = sharded_rows.dataset(part.groups[0])
-        else:
-            made, features_hash, spent = make_datasets(workload, part, settings, cache)
-            datasets |= made
+    parts = _of_workers(sharded_rows, panel) if sharded_rows else _made_here(workload, panel, settings, cache)
+    for part, part_hash, spent in parts:
+        datasets, features_hash = {**datasets, **part}, part_hash
         for stage, elapsed_s in spent.items():
             seconds[stage] += elapsed_s
     started = time.perf_counter()
@@ -74,16 +74,22 @@ def prepare(
     return Prepared(datasets, splits, folds, features_hash, seconds)
 
 
-def _together(panel: Panel) -> Iterator[Panel]:
-    """The panel in parts of whole groups, whose kernels are launched together.
+def _of_workers(sharded_rows: ShardedRows, panel: Panel) -> Iterator[_Made]:
+    """The datasets of one group after another, which workers have computed."""
+    for group in panel.groups:
+        dataset, features_hash, seconds = sharded_rows.dataset(group)
+        yield {group: dataset}, features_hash, seconds
+
+
+def _made_here(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None) -> Iterator[_Made]:
+    """The datasets of parts of the panel.
 
     On a GPU all groups are one part: a launch takes as long for one as for all. On a CPU each is a part of its own:
     features of one group at a time are held twice, and each has its own file where they do not fit in memory.
     """
-    if panel.device.kind == "cpu":
-        yield from map(panel.of_group, panel.groups)
-    else:
-        yield panel.by_group()
+    parts = map(panel.of_group, panel.groups) if panel.device.kind == "cpu" else [panel.by_group()]
+    for part in parts:
+        yield make_datasets(workload, part, settings, cache)
 
 
 def make_dataset(
@@ -94,9 +100,7 @@ def make_dataset(
     return datasets[group], features_hash, seconds
 
 
-def make_datasets(
-    workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None = None
-) -> tuple[dict[str, Dataset], str, dict[str, float]]:
+def make_datasets(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None = None) -> _Made:
     """The datasets of all groups of a panel, the hash of the features' names and formulas, and seconds by stage.
 
     Each kernel is launched once; the arrays of a group are slices, as groups follow each other (`Panel.by_group`).

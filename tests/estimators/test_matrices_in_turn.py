@@ -16,10 +16,10 @@ from gpupipe.estimators.boosting.binned_matrix import binned
 from gpupipe.estimators.boosting.settings import Booster
 from gpupipe.estimators.boosting.tree_model import Grower
 from gpupipe.estimators.training_set import TrainingSet
-from gpupipe.runtime.device import Device
 from gpupipe.workloads import equity
 from tests.support.fitting import CPU, as_bytes, fit_all, world
 from tests.support.matrices import TARGET, dataset_of
+from tests.support.says_cuda import SaysCuda
 
 TREES = ("xgb_joint", "xgb_hist", "xgb_leafwise", "random_forest")
 FEW = (
@@ -28,18 +28,7 @@ FEW = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class SaysCuda(Device):
-    """A device that says it is CUDA; its arrays are numpy's, and XGBoost is asked for the CPU."""
-
-    xp = np
-    xgboost = "cpu"
-
-    def sync(self) -> None:
-        """Nothing is asynchronous."""
-
-
-SAYS_CUDA = SaysCuda("cuda", "stand-in", "for the test")
+SAYS_CUDA = SaysCuda()
 
 
 @pytest.fixture

@@ -27,16 +27,11 @@ from gpupipe.workloads import equity
 from gpupipe.workloads.equity import EQUITY
 from tests.support import tiny
 from tests.support.matrices import dataset_of
+from tests.support.says_cuda import SaysCuda
 from tests.support.tiny import QUICK, SECTORS, tiny_market
 
 GPU = Device("cuda", "a GPU", "as an example")
 SETTINGS = equity.make("fast", settings=QUICK)
-
-
-class OnHost(Device):
-    """A device whose arrays are numpy's, so that copies to it are counted without a GPU."""
-
-    xp = property(lambda self: np)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +187,7 @@ def test_every_kind_of_work_is_measured_and_takes_time(monkeypatch):
 
 def test_a_dataset_is_copied_once_and_its_bytes_are_counted_once():
     dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
-    other = OnHost("cuda", "numpy", "as an example")
+    other = SaysCuda()
     copies = []
     threads = [threading.Thread(target=lambda: copies.append(dataset.on(other))) for _ in range(8)]
     for thread in threads:
@@ -209,7 +204,7 @@ def test_a_dataset_is_copied_once_and_its_bytes_are_counted_once():
 
 def test_rows_elsewhere_are_the_same_rows_with_their_own_weights():
     dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
-    other, rows = OnHost("cuda", "numpy", "as an example"), np.array([5, 3, 11])
+    other, rows = SaysCuda(), np.array([5, 3, 11])
     weight = np.full((3, dataset.n_targets), 2, np.float32)
     view = RowView(dataset, rows).with_weight(weight).of_columns(np.array([1]))
     there = view.on(other)
@@ -265,8 +260,8 @@ def test_the_summary_says_where_stages_ran_and_how_long_they_took(prepared, tmp_
 
 def test_what_the_copy_came_from_is_found_again():
     dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
-    copy = dataset.on(OnHost("cuda", "numpy", "as an example"))
-    copy.__dict__["device"] = OnHost("cuda", "numpy", "as an example")
+    copy = dataset.on(SaysCuda())
+    copy.__dict__["device"] = SaysCuda()
     assert copy.on(pick("cpu")) is dataset
 
 
@@ -277,7 +272,7 @@ def test_a_copy_has_the_arrays_and_the_digests_of_what_it_came_from():
     extra = {"a": np.arange(20, dtype=np.float32), "b": np.arange(20) > 7}
     dataset = dataclasses.replace(dataset, weight=weight, extra=extra, windows=WindowMarks(complete, 1, 2, 3))
     digests = dataset.row_digests
-    copy = dataset.on(OnHost("cuda", "numpy", "as an example"))
+    copy = dataset.on(SaysCuda())
     for name in ("X", "y", "time_ns", "end_time_ns", "warm", "usable", "offsets", "weight"):
         np.testing.assert_array_equal(getattr(copy, name), getattr(dataset, name), err_msg=name)
         assert getattr(copy, name).dtype == getattr(dataset, name).dtype

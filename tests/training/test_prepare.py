@@ -12,6 +12,7 @@ from gpupipe.features.formulas import panel_feature
 from gpupipe.training.prepare import make_dataset, make_datasets, prepare
 from gpupipe.workloads.equity import EQUITY
 from gpupipe.workloads.sequence import SEQUENCE
+from tests.support.says_cuda import SaysCuda
 
 
 def market():
@@ -68,6 +69,18 @@ def test_of_all_groups_together_and_of_each_alone(workload, group_by, settings, 
     assert_equal(together, {group: dataset for group, (dataset, _, _) in alone.items()})
     assert {of_all} == {one for _, one, _ in alone.values()}
     assert len({id(dataset.X.base) for dataset in together.values()}) == 1
+
+
+def test_workers_give_every_group_also_on_a_gpu():
+    class Workers:
+        def dataset(self, group):
+            return make_dataset(EQUITY, market(), group, settings)
+
+    settings, panel = EQUITY.settings("fast", settings=["features.names=rsi_14"]), market()
+    panel.__dict__["device"] = SaysCuda()
+    prepared = prepare(EQUITY, panel, settings, sharded_rows=Workers())
+    assert tuple(prepared.datasets) == panel.groups
+    assert_equal(prepared.datasets, prepare(EQUITY, market(), settings).datasets)
 
 
 def test_groups_that_do_not_follow_each_other_are_refused():
