@@ -347,7 +347,9 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, An
     with pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
         if (levels := column_levels.of_names(schema.names, str(path))) is not None:
-            return _by_position(file.read(columns=[schema.names[k] for k in levels.positions]), levels), levels
+            table = file.read(columns=[schema.names[k] for k in levels.positions])
+            table.validate(full=True)  # numbers in a damaged page must not point outside its dictionary
+            return _by_position(table, levels), levels
     matches = columns.find(schema.names, required, str(path))
     text = [
         matches[meaning]
@@ -358,7 +360,9 @@ def _parquet(path: pathlib.Path, required: list[str]) -> tuple[pyarrow.Table, An
     # Nanoseconds of INT96, the type of times in older files, would wrap beyond 1678..2261; microseconds do not.
     options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us"}
     with pq.ParquetFile(path, read_dictionary=text, metadata=metadata, **options) as file:
-        return file.read(columns=list(matches.values())), matches
+        table = file.read(columns=list(matches.values()))
+    table.validate(full=True)
+    return table, matches
 
 
 def _by_position(table: pyarrow.Table, levels: column_levels.Levels) -> pyarrow.Table:

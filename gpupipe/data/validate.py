@@ -199,7 +199,8 @@ def _suspect_rows(bars: Bars, limits: TimeLimits, device: Device) -> tuple[Any, 
         for moment in limits.stand_ins_ns:
             valid &= time_ns != moment
         valid &= (low > 0) & (low <= open_) & (low <= close) & (high >= open_) & (high >= close)
-        with np.errstate(over="ignore"):  # no price is above what float32 cannot hold
+        # No price is above what float32 cannot hold; a file may have NaNs of the kind that signal.
+        with np.errstate(over="ignore", invalid="ignore"):
             valid &= high < _WIDE * low
         if not bool(valid.all()):
             suspect.append(xp.flatnonzero(~valid) + begin)

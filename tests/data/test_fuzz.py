@@ -3,6 +3,7 @@
 import os
 import sqlite3
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -158,6 +159,28 @@ def test_damaged_files(real_files, tmp_path_factory, suffix, changes, kept):
     path = tmp_path_factory.mktemp("damaged") / f"bars{suffix}"
     path.write_bytes(bytes(content[: int(kept * len(content))] if kept < 0.75 else content))
     check(path)
+
+
+def test_parquet_with_any_byte_of_its_texts_damaged(tmp_path):
+    """Numbers that point outside of a page's dictionary are one of the faults that this makes."""
+    path = tmp_path / "bars.parquet"
+    pq.write_table(simulate(6, 5).to_arrow(), path)
+    content, first = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(0)
+    end = first.dictionary_page_offset + first.total_compressed_size
+    for at in range(first.dictionary_page_offset, end):
+        for value in (0, 127, 255):
+            path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+            check(path)
+
+
+def test_prices_that_are_signalling_nans_are_nan(tmp_path):
+    table = simulate(2, 5).to_arrow()
+    low = table["low"].to_numpy().copy()
+    low.view(np.uint32)[3] = 0x7F800001
+    path = tmp_path / "bars.parquet"
+    pq.write_table(table.set_column(table.column_names.index("low"), "low", pa.array(low)), path)
+    panel, report = load(path, device="cpu")
+    assert report.rows_kept == panel.n_rows == 9 and np.isfinite(panel.low).all()
 
 
 anything = st.one_of(st.none(), words.map(lambda text: text.replace("\x00", "")), numbers, whole, st.binary(max_size=4))
