@@ -191,11 +191,13 @@ class Panel:
             symbols = np.flatnonzero(lengths)
         if symbols.size == 0:
             raise ValueError("no symbol is left")
-        rows = self.device.asarray(np.flatnonzero(keep))
+        numbers = np.flatnonzero(keep)
+        follow = len(numbers) and numbers[-1] - numbers[0] == len(numbers) - 1
+        rows = slice(int(numbers[0]), int(numbers[-1]) + 1) if follow else self.device.asarray(numbers)
         return self._with_rows(rows, np.concatenate([[0], np.cumsum(lengths[symbols])]).astype(np.int64), symbols)
 
     def _with_rows(self, rows: Any, offsets: np.ndarray, symbols: np.ndarray) -> Panel:
-        """The panel of these rows, on its device, which are those of the symbols with these numbers."""
+        """The panel of these rows, which are those of the symbols with these numbers; a slice gives views."""
         return dataclasses.replace(
             self,
             columns={name: column[rows] for name, column in self.columns.items()},
