@@ -80,7 +80,7 @@ class Panel:
             raise ValueError(f"group_by is {self.group_by!r}, which is no attribute ({', '.join(self.attributes)})")
         symbols = list(self.symbols)
         if len(set(symbols)) < len(symbols) or symbols not in (sorted(symbols), self._symbols_by_group()):
-            raise ValueError("symbols must be sorted and without duplicates")
+            raise ValueError("symbols must be without duplicates, and sorted, or sorted within groups as by_group does")
         offsets = self.device.to_host(self.offsets)
         if offsets[0] != 0 or offsets[-1] != n_rows or bool((offsets[1:] < offsets[:-1]).any()):
             raise ValueError(f"offsets must rise from 0 to n_rows = {n_rows}")

@@ -30,6 +30,7 @@ class Features:
     names: one for each column, without duplicates.
     definitions: one for each column, the text that determines its values (formula, operations, hash of the kernel's
         code); see `hash`.
+    beside: further features of the same rows, which no model reads; None where there are none.
 
     `values` is exchanged without a copy by DLPack or __cuda_array_interface__. Treat it as immutable.
     Raises ValueError when a shape, dtype, order or device is not as above.
@@ -44,6 +45,7 @@ class Features:
     names: tuple[str, ...]
     definitions: tuple[str, ...] = field(repr=False)
     panel: Panel = field(repr=False)
+    beside: Features | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_columns({"values": self.values, "time_ns": self.panel.time_ns}, {"values": "float32", "time_ns": "int64"})
@@ -80,7 +82,8 @@ class Features:
 
     def part(self, rows: slice, panel: Panel) -> Features:
         """The features of consecutive rows, as a view; panel: that of these rows."""
-        return replace(self, values=self.values[rows], panel=panel)
+        beside = None if self.beside is None else self.beside.part(rows, panel)
+        return replace(self, values=self.values[rows], panel=panel, beside=beside)
 
     def to_arrow(self) -> pyarrow.Table:
         """A table with the columns symbol (dictionary), time (timestamp[ns, UTC]) and every feature."""

@@ -33,6 +33,7 @@ _DTYPES = {
     "y": "int8", "touch": "int8", "touch_bars": "int16", "decided_bars": "int16", "realised_return": "float32",
     "tp": "float32", "dd": "float32", "forward_return": "float32", "exit_row": "int64",
 }  # fmt: skip
+_WHOLE = "_whole"  # of a part of some labels: these, and which of their rows it is
 PER_LABEL = ("y", "touch", "touch_bars", "decided_bars", "realised_return")  # the other columns are per horizon
 
 
@@ -82,7 +83,6 @@ class Labels:
     thresholds: tuple[float, ...]
     multiples: tuple[float, ...]
     panel: Panel = field(repr=False)
-    whole: tuple[Labels, slice] | None = field(default=None, repr=False)  # of a part: what it is a part of
 
     def __post_init__(self) -> None:
         arrays = {name: getattr(self, name) for name in _DTYPES}
@@ -129,8 +129,8 @@ class Labels:
         NaN: where the window is empty or y is -1.
         Source: Lopez de Prado (2018), chapter 4, sections 4.3 and 4.4.
         """
-        if self.whole is not None:
-            labels, rows = self.whole
+        if _WHOLE in self.__dict__:
+            labels, rows = self.__dict__[_WHOLE]
             return self.panel.device.xp.asfortranarray(labels.weight[rows])
         from gpupipe.kernels.labels import average_uniqueness
 
@@ -146,7 +146,9 @@ class Labels:
         arrays = {name: getattr(self, name)[rows] for name in _DTYPES}
         arrays["exit_row"] = arrays["exit_row"] - rows.start
         arrays = {name: xp.asfortranarray(array) for name, array in arrays.items()}
-        return replace(self, **arrays, panel=panel, whole=(self, rows))
+        part = replace(self, **arrays, panel=panel)
+        part.__dict__[_WHOLE] = (self, rows)  # no field: a copy with other windows has other weights
+        return part
 
     def to_arrow(self) -> pyarrow.Table:
         """A table: symbol, time, labels, touch_1d_5pct, ..., weight_1d_5pct, ..., tp_1d, ..., exit_row_1d, ..."""

@@ -12,8 +12,10 @@ from gpupipe.cross_validation.folds import Folds, make_folds
 from gpupipe.cross_validation.split import Split, split
 from gpupipe.data.panel import Panel
 from gpupipe.dataset.dataset import Dataset, share_digests
+from gpupipe.features.matrix import Features
 from gpupipe.runtime import run_log
 from gpupipe.runtime.device import pick
+from gpupipe.targets.triple_barrier import Labels
 from gpupipe.training.context import ShardedRows
 from gpupipe.training.recipe import Recipe
 
@@ -117,15 +119,25 @@ def make_datasets(workload: Recipe, panel: Panel, settings: Config, cache: pathl
         if len(panel.groups) == 1:
             datasets = {unit: workload.dataset(panel, features, labels, unit, settings)}
         else:
-            datasets = {}
-            for group, rows in panel.slices_of_groups().items():
-                own = panel.of_group(group)
-                own_labels = None if labels is None else labels.part(rows, own)
-                datasets[group] = workload.dataset(own, features.part(rows, own), own_labels, group, settings)
-            share_digests(list(datasets.values()), features.values)
+            datasets = _slices(workload, panel, features, labels, settings)
         panel.device.sync()
         labels_s = _logged("labels", unit, started, panel, sum(dataset.y.nbytes for dataset in datasets.values()))
     return datasets, features.hash, {"features": features_s, "labels": labels_s}
+
+
+def _slices(
+    workload: Recipe, panel: Panel, features: Features, labels: Labels | None, settings: Config
+) -> dict[str, Dataset]:
+    """The datasets of groups that follow each other, from the features and labels of all."""
+    datasets, as_computed = {}, True
+    for group, rows in panel.slices_of_groups().items():
+        own = panel.of_group(group)
+        own_features, own_labels = features.part(rows, own), None if labels is None else labels.part(rows, own)
+        datasets[group] = workload.dataset(own, own_features, own_labels, group, settings)
+        as_computed = as_computed and datasets[group].X is own_features.values
+    if as_computed:
+        share_digests(list(datasets.values()), features.values)
+    return datasets
 
 
 def _logged(stage: str, unit: str, started: float, panel: Panel, n_bytes: int) -> float:

@@ -9,8 +9,10 @@ import pytest
 
 from gpupipe.data import simulate
 from gpupipe.features.formulas import panel_feature
+from gpupipe.features.matrix import compute_features
 from gpupipe.training.prepare import make_dataset, make_datasets, prepare
 from gpupipe.workloads.equity import EQUITY
+from gpupipe.workloads.equity.recipe import BASELINE_COLUMNS
 from gpupipe.workloads.sequence import SEQUENCE
 from tests.support.says_cuda import SaysCuda
 
@@ -71,6 +73,25 @@ def test_of_all_groups_together_and_of_each_alone(workload, group_by, settings, 
     assert len({id(dataset.X.base) for dataset in together.values()}) == 1
 
 
+def test_digests_are_of_the_rows_that_a_workload_has_made_of_the_features():
+    def doubled(panel, features, labels, group, settings):
+        dataset = EQUITY.dataset(panel, features, labels, group, settings)
+        return dataclasses.replace(dataset, X=dataset.X * 2)
+
+    twice, settings, panel = dataclasses.replace(EQUITY, dataset=doubled), EQUITY.settings("fast"), market()
+    together, _, _ = make_datasets(twice, panel.by_group(), settings)
+    assert_equal(together, {group: make_dataset(twice, panel, group, settings)[0] for group in panel.groups})
+
+
+@pytest.mark.parametrize("names", ["core", "rsi_14,roc_60", "rsi_14"])
+def test_columns_of_baselines_are_those_of_the_features(names):
+    panel, settings = market(), EQUITY.settings("fast", settings=[f"features.names={names}"])
+    for group, dataset in prepare(EQUITY, panel, settings).datasets.items():
+        for column, feature in BASELINE_COLUMNS.items():
+            expected = compute_features(panel.of_group(group), feature).values[:, 0]
+            np.testing.assert_array_equal(dataset.extra[column], expected)
+
+
 def test_workers_give_every_group_also_on_a_gpu():
     class Workers:
         def dataset(self, group):
@@ -97,5 +118,8 @@ def test_rows_of_a_part_say_where_their_windows_end():
         own = panel.of_group(group)
         part = labels.part(rows, own)
         known = (part.y >= 0).all(axis=1)
+        shorter = dataclasses.replace(part, decided_bars=np.minimum(part.decided_bars, 1))
+        assert not np.array_equal(shorter.weight, part.weight, equal_nan=True)
+        assert np.nanmin(shorter.weight) == 1.0
         ends = own.time_ns[part.exit_row.max(axis=1)]
         np.testing.assert_array_equal(prepared.datasets[group].end_time_ns[known], ends[known])

@@ -64,11 +64,16 @@ def target(settings: Config) -> Target:
 
 
 def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> Features:
-    """The features of a panel; in a file below `cache`, where one is given and the device is the CPU."""
-    out = None
+    """The features of a panel; in a file below `cache`, where one is given and the device is the CPU.
+
+    Beside them are the features of BASELINE_COLUMNS that the settings do not name.
+    """
+    names, out = feature_names(settings.features.names), None
     if cache is not None and panel.device.kind == "cpu":
-        out = memory.matrix((panel.n_rows, len(feature_names(settings.features.names))), cache)
-    return compute_features(panel, settings.features.names, out)
+        out = memory.matrix((panel.n_rows, len(names)), cache)
+    features = compute_features(panel, names, out)
+    others = [name for name in BASELINE_COLUMNS.values() if name not in names]
+    return replace(features, beside=compute_features(panel, others)) if others else features
 
 
 def labels_of(panel: Panel, settings: Config) -> Labels:
@@ -182,5 +187,6 @@ def _uniqueness(labels: Labels) -> Any:
 
 def _column(panel: Panel, features: Features, name: str) -> Any:
     """A built-in column, also when the chosen features do not include it."""
-    source = features if name in features.names else compute_features(panel, name)
+    sources = [source for source in (features, features.beside) if source is not None and name in source.names]
+    source = sources[0] if sources else compute_features(panel, name)
     return panel.device.xp.ascontiguousarray(source.column(name))
