@@ -20,8 +20,10 @@ import re
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from lzma import LZMAError
 from typing import TYPE_CHECKING
 
 from . import notice
@@ -37,6 +39,8 @@ ARCHITECTURES: tuple[Capability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0),
 # assembled of it: what tests run on a CPU is therefore what every GPU runs.
 PTX_TARGETS: tuple[Capability, ...] = ((7, 5), (10, 0))
 SHIPPED = pathlib.Path(__file__).with_name("gpu_code.zip")
+# What reading a file raises that is missing or damaged: it counts as one that is not there.
+_UNREADABLE = (OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, LZMAError)
 _ENTRY = re.compile(r"\.entry\s+(\w+)\s*\(([^)]*)\)")
 _PARAMETER = re.compile(r"\.param\s+\.\w+\s+([\w$]+)")
 
@@ -241,13 +245,20 @@ def _compiler_source() -> str:
 
 def _found(kernel: Kernel, architecture: Capability) -> GpuCode | None:
     ptx, cubin = files_of(kernel, architecture)
-    # A file that is cut short, or without the entry, is one that is not there.
-    with contextlib.suppress(OSError, KeyError, zipfile.BadZipFile), zipfile.ZipFile(SHIPPED) as shipped:
-        return GpuCode(shipped.read(ptx).decode(), shipped.read(cubin))
+    with contextlib.suppress(*_UNREADABLE), zipfile.ZipFile(SHIPPED) as shipped:
+        return _whole(shipped.read(ptx), shipped.read(cubin))
     for folder in _folders():
-        with contextlib.suppress(OSError):
-            return GpuCode((folder / ptx).read_text(encoding="utf-8"), (folder / cubin).read_bytes())
+        with contextlib.suppress(*_UNREADABLE):
+            return _whole((folder / ptx).read_bytes(), (folder / cubin).read_bytes())
     return None
+
+
+def _whole(ptx: bytes, cubin: bytes) -> GpuCode:
+    """The code of two files; ValueError for one that is cut short."""
+    code = GpuCode(ptx.decode(), cubin)
+    if not code.entry or not code.ptx.rstrip().endswith("}") or not cubin:
+        raise ValueError("cut short")
+    return code
 
 
 def files_of(kernel: Kernel, architecture: Capability) -> tuple[str, str]:
@@ -262,7 +273,10 @@ def _keep(folder: pathlib.Path, kernel: Kernel, architecture: Capability, code: 
         for name, content in ((ptx, code.ptx.encode()), (cubin, code.cubin)):
             part = folder / f"{name}.{os.getpid()}"
             try:
-                part.write_bytes(content)  # with the permissions of the user's other files
+                with part.open("wb") as file:  # with the permissions of the user's other files
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())  # or a machine that loses its power may have an empty file of this name
                 part.replace(folder / name)
             finally:
                 part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .gpu_code import Capability, GpuCode, architecture_of, capability_of, code_of
+from .gpu_code import Capability, GpuCode, MissingCodeError, architecture_of, capability_of, code_of
 
 if TYPE_CHECKING:
     from .compile import Kernel
@@ -81,7 +81,13 @@ class Launcher:
         try:
             module.load(code.cubin)
         except cupy.cuda.driver.CUDADriverError:  # a driver that is older than the cubin
-            module.load(code.text)
+            try:
+                module.load(code.text)
+            except cupy.cuda.driver.CUDADriverError as error:
+                raise MissingCodeError(
+                    f"the CUDA driver loads neither the machine code nor the PTX of {kernel.full_name} ({error}): "
+                    "install a newer driver (nvidia-smi shows yours), or run with --device cpu"
+                ) from error
         self._function = module.get_function(code.entry)
 
     def __call__(self, blocks: int, n: int, arguments: Sequence[Any]) -> None:

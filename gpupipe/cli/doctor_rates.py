@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpupipe.cli.doctor import Finding
+from gpupipe.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from gpupipe.runtime.device import Device
@@ -33,7 +34,13 @@ def measured() -> list[Finding]:
     device = pick("auto")
     devices = [pick("cpu"), *([device] if device.kind == "cuda" else [])]
     result = rate_measurement.measure(devices, lambda text: print(f"measuring: {text}", file=sys.stderr, flush=True))
-    path = rates.remember(device, result.rates, result.copy_bytes_s, datetime.date.today().isoformat())
+    use = "placing stages of runs with a GPU"
+    try:
+        path = rates.remember(device, result.rates, result.copy_bytes_s, datetime.date.today().isoformat())
+        kept = Finding("rates", "kept in", "ok", str(path), use)
+    except (OSError, UserError) as error:
+        fix = "set XDG_CACHE_HOME to a folder that can be written"
+        kept = Finding("rates", "kept in", "warning", f"nowhere ({error})", use, fix)
     findings = []
     for kind, of_kind in result.rates.items():
         for work, rate in of_kind.items():
@@ -44,4 +51,4 @@ def measured() -> list[Finding]:
         findings.append(Finding("rates", way.replace("_", " "), "ok", f"{rate_of_way / 1e9:.2g} GB/s"))
     if device.kind == "cpu":
         findings.append(Finding("rates", "GPU", "absent", f"nothing to measure: {device.reason}"))
-    return [*findings, Finding("rates", "kept in", "ok", str(path), "placing stages of runs with a GPU")]
+    return [*findings, kept]

@@ -99,6 +99,8 @@ def guarded(job: Callable[[], int], folder: str) -> int:
                 return job()
         except UserError as error:
             return refuse(error)
+        except _missing_code() as error:
+            return refuse(UserError(str(error)))
         except OSError as error:  # anything else is our mistake: a traceback
             return refuse(UserError(of_system(error, folder)))
         except UnicodeEncodeError as error:
@@ -141,6 +143,13 @@ def of_file_name(error: UnicodeEncodeError) -> str | None:
     if error.encoding == sys.getfilesystemencoding() != "utf-8":
         return f"the name {part!r} cannot be encoded as {error.encoding}, as file names are here: set PYTHONUTF8=1"
     return None
+
+
+def _missing_code() -> type[Exception]:
+    """The error of kernels without code for the GPU; imported once there is an error."""
+    from gpupipe.kernels.gpu_code import MissingCodeError
+
+    return MissingCodeError
 
 
 def refuse(error: Exception) -> int:

@@ -141,7 +141,7 @@ class _SupervisedJob:
     def run(self) -> dict[str, Any]:
         """Prepare, train, evaluate and publish; returns the summary."""
         began, job = time.perf_counter(), self.job
-        placement.check(job.settings, job.panel.device)
+        placement.check(job.settings, job.panel.device, job.workers)
         cache = job.store.cache if job.plan.files else None
         job.listener.stage("features and labels")
         sharded = job.workers.sharded_rows if job.workers else None

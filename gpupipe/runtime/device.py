@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import importlib
 import importlib.util
 import itertools
 import resource
@@ -237,7 +238,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
         raise ValueError(f"device {wanted!r} is unknown; expected auto, cpu or cuda")
     if wanted == "cpu":
         return _cpu("asked for")
-    problem = why_no_cuda() if "cuda" not in _devices else None
+    problem = why_no_cuda(use_rmm) if "cuda" not in _devices else None
     if problem is None:
         why = "asked for" if wanted == "cuda" else "a CUDA device answers and cupy is installed"
         return _cuda(why, use_rmm, limit_bytes)
@@ -249,6 +250,7 @@ def pick(wanted: str = "auto", use_rmm: bool = True, limit_bytes: int | None = N
 _ARRAY_IS_THERE = "an array of CuPy is there"
 _devices: dict[str, Device] = {}
 _pool: str | None = None  # what set_up_memory_pool said; None before
+_limit: int | None = None  # bytes that it was given
 _devices_lock = threading.Lock()
 
 
@@ -258,10 +260,10 @@ def _cpu(reason: str) -> Device:
 
 
 def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
-    global _pool
+    global _pool, _limit
     with _devices_lock:
         if use_rmm and _pool is None:
-            _pool = set_up_memory_pool(limit_bytes)
+            _pool, _limit = set_up_memory_pool(limit_bytes), limit_bytes
         if "cuda" not in _devices:
             import cupy
 
@@ -272,10 +274,18 @@ def _cuda(reason: str, use_rmm: bool, limit_bytes: int | None) -> Device:
         return _devices["cuda"]
 
 
-def why_no_cuda() -> str | None:
-    """None if CUDA can be used, else one sentence with what is missing and the line that installs it."""
+def why_no_cuda(use_rmm: bool = True) -> str | None:
+    """None if CUDA can be used, else one sentence with what is missing and the line that installs it.
+
+    use_rmm: whether an RMM that is installed will be used.
+    """
+    extras = "pip install -e '.[cuda13]', or '.[cuda12]' for a CUDA 12 driver"
     if importlib.util.find_spec("cupy") is None:
-        return "cupy is not installed (pip install -e '.[cuda13]', or '.[cuda12]' for a CUDA 12 driver)"
+        return f"cupy is not installed ({extras})"
+    if problem := _why_no_import("cupy"):
+        return f"{problem}; install it again ({extras})"
+    if use_rmm and importlib.util.find_spec("rmm") and (problem := _why_no_import("rmm")):
+        return f"{problem}; install it again ({extras}), or do without: --set ml.use_rmm=false"
     import cupy
 
     try:
@@ -293,6 +303,16 @@ def why_no_cuda() -> str | None:
     from gpupipe.kernels.compile import all_kernels
 
     return gpu_code.why_not(all_kernels(), architecture) or None
+
+
+def _why_no_import(package: str) -> str:
+    """Why a package that is installed cannot be imported; empty where it can."""
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # a broken installation fails in many ways
+        first_line = next(iter(str(error).split("\n")), "").strip()
+        return f"{package} is installed but cannot be imported ({type(error).__name__}: {first_line})"
+    return ""
 
 
 def set_up_memory_pool(limit_bytes: int | None = None) -> str:
@@ -322,6 +342,11 @@ def set_up_memory_pool(limit_bytes: int | None = None) -> str:
     rmm.mr.set_current_device_resource(resource_)
     cupy.cuda.set_allocator(rmm_cupy_allocator)
     return f"one stream-ordered RMM pool that keeps at most {release_threshold / 2**30:.1f} GiB{limited}"
+
+
+def memory_limit() -> int | None:
+    """What this process may take of its GPU's memory, as `pick` was given it when it set up the pool."""
+    return _limit
 
 
 def torch_on(kind: str) -> str:

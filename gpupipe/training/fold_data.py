@@ -26,7 +26,7 @@ from gpupipe.estimators import columns, registry
 from gpupipe.estimators.contract import Estimator, EstimatorSettings, Model
 from gpupipe.estimators.training_set import TrainingSet, this_process_only, with_mean_weight_1
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import Device
+from gpupipe.runtime.device import Device, pick
 
 
 class TrainingData(Protocol):
@@ -212,6 +212,11 @@ class Stage:
     targets: tuple[int, ...]
 
 
+def where(estimator: Estimator, device: Device) -> Device:
+    """Where a worker with this device fits an estimator: on the CPU if it belongs there, as without workers."""
+    return pick("cpu") if estimator.on_host else device
+
+
 def fit(
     estimator: Estimator,
     training_set: TrainingSet,
@@ -223,8 +228,9 @@ def fit(
 ) -> list[Any]:
     """Fit the models of one stage. pooled, frozen_choices: for the same targets; see `Estimator`.
 
-    device: where it is fitted; the training set's if None.
+    device: where it is fitted; see `where` if None.
     """
+    device = device or where(estimator, training_set.device)
     stage_rows, readable = training_set.of_targets(stage.targets), EstimatorSettings(settings, estimator)
     if stage.group is None:
         return columns.fit_pool(estimator, stage_rows, readable, frozen_choices, device)
@@ -242,8 +248,8 @@ def predict(
 ) -> np.ndarray:
     """Predictions of a group's models for one part, float32 (n_rows, n_targets, n_outputs), on the host.
 
-    device: where they are computed; the data's if None.
+    device: where they are computed; see `where` if None.
     """
-    device = device or data.device
+    device = device or where(estimator, data.device)
     rows = RowView(data.datasets[group].on(device), fold.predicted(data.splits, group)[part])
     return device.to_host(columns.predict(estimator, models, rows.features))

@@ -13,6 +13,7 @@ from gpupipe.estimators import registry
 from gpupipe.estimators.contract import Estimator
 from gpupipe.kernels.cores import available_cores
 from gpupipe.runtime.device import Device
+from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import CPU, CUDA, Placed, Placement, Size, Stage, place, wishes_of
 from gpupipe.store.content_store import Store, write_atomic
 from gpupipe.training import rates
@@ -42,9 +43,11 @@ def stage_names(settings: Config) -> list[str]:
     return names
 
 
-def check(settings: Config, device: Device) -> None:
+def check(settings: Config, device: Device, workers: object | None = None) -> None:
     """Raise UserError for stages and devices in training.place that the run does not have."""
     wishes_of(settings.training.place, stage_names(settings), device.kind, device.reason)
+    if workers and settings.training.place and device.kind == CUDA:
+        raise UserError("--place: workers fit every stage on the device that they have; leave out --place or --workers")
 
 
 def decide(
@@ -161,14 +164,13 @@ class Run(Protocol):
 def of_run(run: Run) -> Placement:
     """The placement of a run: where it is resumed the one that it began with, else that of `decide`; it is kept.
 
-    Rates may have been measured in between, and a run should not fit half of its models on another device. Workers fit
-    every stage on their device.
+    Rates may have been measured in between, and a run should not fit half of its models on another device.
     """
     if run.device.kind == CPU:
         return Placement(CPU)
     kept = _kept(run.store)
     if run.workers:
-        placement = Placement(run.device.kind)
+        placement = _of_workers(run.settings, run.device.kind)
     elif _has_stages(kept.get(run.run_key), run.settings):
         placement = Placement.of_dict(kept[run.run_key])
     else:
@@ -180,17 +182,22 @@ def of_run(run: Run) -> Placement:
     return placement
 
 
-def of_last_run(store: Store, settings: Config, device: Device) -> Placement | None:
-    """The placement of the last run in an OUT; None where none is kept that has the stages of the settings.
+def _of_workers(settings: Config, home: str) -> Placement:
+    """Workers fit on their device what does not belong on the CPU; see `fold_data.where`."""
+    placed = {}
+    for estimator in registry.estimators(settings.training.models):
+        for name in {stage_name(estimator, group) for group in (None, "group")}:
+            reason = estimator.on_host or "workers fit it on their device"
+            placed[name] = Placed(name, CPU if estimator.on_host else home, reason)
+    return Placement(home, placed)
 
-    One without stages is that of workers.
-    """
+
+def of_last_run(store: Store, settings: Config, device: Device) -> Placement | None:
+    """The placement of the last run in an OUT; None where none is kept that has the stages of the settings."""
     if device.kind == CPU:
         return Placement(CPU)
     last = next(reversed(_kept(store).values()), None)
-    if last is None or (last["stages"] and not _has_stages(last, settings)):
-        return None
-    return Placement.of_dict(last)
+    return Placement.of_dict(last) if last is not None and _has_stages(last, settings) else None
 
 
 def _kept(store: Store) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -61,12 +62,16 @@ def known(device: Device) -> Known:
     key = about(device)
     for entry in _entries():
         if entry.get("about") == key:
-            by_device = {
-                kind: {work: Rate(*values) for work, values in of_kind.items()}
-                for kind, of_kind in entry["rates"].items()
-            }
-            return Known(Rates({**ESTIMATED, **by_device}, tuple(by_device), entry["copy_bytes_s"]), entry["when"])
+            with contextlib.suppress(KeyError, TypeError, AttributeError):  # a damaged entry is none
+                return _of_entry(entry)
     return Known(Rates())
+
+
+def _of_entry(entry: Mapping[str, Any]) -> Known:
+    by_device = {
+        kind: {work: Rate(*values) for work, values in of_kind.items()} for kind, of_kind in entry["rates"].items()
+    }
+    return Known(Rates({**ESTIMATED, **by_device}, tuple(by_device), entry["copy_bytes_s"]), entry["when"])
 
 
 def remember(
@@ -90,4 +95,4 @@ def _entries() -> list[dict[str, Any]]:
         entries = json.loads((folder() / FILE).read_bytes())
     except (OSError, ValueError, UserError):
         return []
-    return entries if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

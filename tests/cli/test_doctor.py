@@ -154,6 +154,28 @@ def test_rates_are_measured_shown_and_kept(tmp_path, monkeypatch, capsys):
         assert of_rates["GPU"]["found"].startswith("nothing to measure: no CUDA device to use")
 
 
+def test_rates_that_cannot_be_kept_are_shown_with_what_mends_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(rate_measurement, "measure", lambda *arguments: rate_measurement.Measured({"cpu": {}}, {}))
+    (kept,) = [finding for finding in doctor_rates.measured() if finding.name == "kept in"]
+    assert kept.status == "warning" and "XDG_CACHE_HOME" in kept.fix and str(tmp_path) in kept.found
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", "[{}]", '[{"about": null}]', "half"])
+def test_a_damaged_file_of_rates_is_none(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    gpu = Device("cuda", "a GPU", "as an example")
+    path = rates.remember(gpu, {"cpu": {}}, {}, "2026-01-02")
+    damaged = json.loads(path.read_text())
+    del damaged[0]["rates"]
+    for text in (content, json.dumps(damaged)):
+        path.write_text(text)
+        assert rates.known(gpu).when == ""
+    rates.remember(gpu, {"cpu": {}}, {}, "2026-01-03")
+    assert rates.known(gpu).when == "2026-01-03"
+
+
 def test_a_gpu_without_measured_rates_names_the_line_that_measures_them(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     gpu = Device("cuda", "a GPU", "as an example")

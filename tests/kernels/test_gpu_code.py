@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 import zipfile
 
 import numpy as np
@@ -212,6 +213,50 @@ def test_files_have_the_permissions_of_others_and_nothing_else_is_left(folder, c
 def test_a_shipped_file_that_is_cut_short_is_none(folder, compiling):
     gpu_code.SHIPPED.write_bytes(b"PK half of it")
     assert gpu_code.code_of(weighted, HOPPER).entry == "weighted" and len(compiling) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0", b"\xff\xfe", b".visible .entry weighted(", b".visible .entry a()\n{ ret;"]
+)
+@pytest.mark.parametrize("suffix", [".ptx", ".cubin"])
+def test_a_kept_file_that_is_damaged_is_none(folder, compiling, suffix, content):
+    gpu_code.code_of(weighted, HOPPER)
+    (file,) = folder.glob(f"*{suffix}")
+    whole = file.read_bytes()
+    file.write_bytes(content if suffix == ".ptx" else b"")
+    assert gpu_code.code_of(weighted, HOPPER).entry == "weighted" and len(compiling) == 2
+    assert file.read_bytes() == whole
+
+
+def test_a_shipped_file_with_damaged_contents_is_none(folder, compiling, monkeypatch):
+    monkeypatch.setattr(gpu_ship, "all_kernels", lambda: [weighted])
+    monkeypatch.setattr(gpu_ship, "compile_all", lambda *arguments: None)
+    gpu_ship.ship(gpu_code.SHIPPED, [HOPPER])
+    whole = gpu_code.SHIPPED.read_bytes()
+    for file in (*folder.glob("*.ptx"), *folder.glob("*.cubin")):
+        file.unlink()
+    for at in range(len(whole)):
+        gpu_code.SHIPPED.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        found = gpu_code._found(weighted, HOPPER)
+        assert found is None or found.entry == "weighted"
+
+
+def test_a_driver_that_refuses_all_code_is_an_error_that_names_the_fix(compiled, monkeypatch):
+    from gpupipe.kernels import gpu_launch
+
+    class CUDADriverError(RuntimeError):
+        pass
+
+    class Module:
+        def load(self, code):
+            raise CUDADriverError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    cuda = types.SimpleNamespace(
+        driver=types.SimpleNamespace(CUDADriverError=CUDADriverError), function=types.SimpleNamespace(Module=Module)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
+    with pytest.raises(MissingCodeError, match=r"PTX of test_gpu_code\.weighted .*install a newer driver"):
+        gpu_launch.Launcher(weighted, compiled)
 
 
 def test_parameters_reach_the_function_in_order_and_as_typed(compiled):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import logging
 import os
 import signal
 import threading
 import time
+import types
 import urllib.request
 from concurrent.futures import CancelledError
 
@@ -151,6 +153,29 @@ def test_more_workers_than_gpus_are_refused():
     _require_gpus(2, 2)
     with pytest.raises(ClusterError, match="this machine has 1 GPU: give --workers 1, or leave it out"):
         _require_gpus(3, 1)
+
+
+def test_workers_on_gpus_need_dask_cuda():
+    if importlib.util.find_spec("dask_cuda"):
+        pytest.skip("dask-cuda is installed")
+    driver = types.SimpleNamespace(getDeviceCount=lambda: 2)
+    xp = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=driver))
+    with pytest.raises(ClusterError, match=r"needs the package dask-cuda: pip install -e '\.\[cuda13\]'"), cluster(
+        types.SimpleNamespace(kind="cuda", xp=xp), workers=2
+    ):  # fmt: skip
+        pass
+
+
+def test_workers_take_no_more_of_a_gpu_than_the_run_may(settings, monkeypatch):
+    asked = []
+
+    def pick_of_worker(*arguments):
+        asked.append(arguments)
+        return pick("cpu")
+
+    monkeypatch.setattr(worker_run.device, "pick", pick_of_worker)
+    worker_run.WorkerRun(worker_run.rows_of(tiny_market()), a_job(settings, device="cuda", device_bytes=2**30))
+    assert asked[0] == ("cuda", settings.ml.use_rmm, 2**30)
 
 
 def test_a_worker_with_other_versions_is_refused(three, monkeypatch):

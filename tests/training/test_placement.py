@@ -18,7 +18,7 @@ from gpupipe.runtime.errors import UserError
 from gpupipe.runtime.placement import CPU, CUDA, Placement, Rate, Rates, Size
 from gpupipe.runtime.task_graph import FoldSlot
 from gpupipe.store.content_store import Store
-from gpupipe.training import placement, placement_summary, rate_measurement, rates
+from gpupipe.training import fold_data, placement, placement_summary, rate_measurement, rates
 from gpupipe.training.cache_keys import base_parts
 from gpupipe.training.context import TrainingContext
 from gpupipe.training.fold_data import FoldId
@@ -108,9 +108,22 @@ def test_the_placement_of_the_last_run_is_found_whether_it_was_resumed_or_had_wo
     assert placement.of_run(context_of(prepared, tmp_path, run_key="ab")) == first
     assert placement.of_last_run(store, SETTINGS, GPU) == first
     with_workers = dataclasses.replace(context_of(prepared, tmp_path, run_key="ab"), workers=object())
-    assert placement.of_run(with_workers) == Placement(CUDA) == placement.of_last_run(store, SETTINGS, GPU)
-    assert placement.of_run(context_of(prepared, tmp_path, run_key="ab")).stages  # workers have placed nothing
+    of_workers = placement.of_run(with_workers)
+    assert placement.of_last_run(store, SETTINGS, GPU) == of_workers != first
+    trees = ("xgb_joint.pool", "xgb_hist.group", "random_forest.group")
+    assert {of_workers.device(name) for name in trees} == {CUDA}
+    assert {of_workers.device(name) for name in ("linear.pool", "linear.group", "meta_learner")} == {CPU}
+    assert placement.of_run(context_of(prepared, tmp_path, run_key="ab")) == of_workers
     assert placement.of_last_run(store, SETTINGS, pick("cpu")) == Placement(CPU)
+
+
+def test_workers_fit_on_the_cpu_what_belongs_there(prepared):
+    linear, trees = registry.estimators(["linear", "xgb_hist"])
+    assert fold_data.where(linear, GPU).kind == CPU and fold_data.where(trees, GPU) is GPU
+    placed = SETTINGS.replace(training=dataclasses.replace(SETTINGS.training, place=("xgb_joint=cuda",)))
+    placement.check(placed, GPU)
+    with pytest.raises(UserError, match="leave out --place or --workers"):
+        placement.check(placed, GPU, workers=object())
 
 
 def test_a_placement_without_the_stages_of_a_run_is_not_taken(prepared, tmp_path, cache):

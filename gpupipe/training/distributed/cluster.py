@@ -17,7 +17,7 @@ from gpupipe.data.panel import Panel
 from gpupipe.estimators.contract import Estimator, Model
 from gpupipe.features.formulas.registry import Module
 from gpupipe.runtime import memory, run_log
-from gpupipe.runtime.device import Device
+from gpupipe.runtime.device import Device, memory_limit
 from gpupipe.store.content_store import sha256
 from gpupipe.training.context import FOLDS_AT_ONCE
 from gpupipe.training.distributed import worker_run
@@ -80,7 +80,9 @@ class Cluster:
         at_once = 1 if plan.sparing else FOLDS_AT_ONCE
         fits = 1 if settings.training.spread else fits  # all workers do them together
         threads = max(1, self.threads // fits)
-        job = worker_run.Job(key, workload.place, settings, panel.device.kind, plan, threads, at_once, paths)
+        job = worker_run.Job(
+            key, workload.place, settings, panel.device.kind, plan, threads, at_once, paths, memory_limit()
+        )
         run: ClusterRun | Spread
         if settings.training.spread:
             run = Spread(self.client, self.addresses, panel, job)
@@ -276,6 +278,11 @@ def _local(device: Device, workers: int, jobs: int, dashboard: bool) -> Any:
     }  # fmt: skip
     if device.kind == "cuda" and workers:
         _require_gpus(workers, device.xp.cuda.runtime.getDeviceCount())
+        if importlib.util.find_spec("dask_cuda") is None:
+            raise ClusterError(
+                "--workers on GPUs needs the package dask-cuda: pip install -e '.[cuda13]', or '.[cuda12]' for a CUDA "
+                "12 driver; or leave --workers out"
+            )
         from dask_cuda import LocalCUDACluster
 
         # Each worker sets up its pool as this process does (`device.pick`); Dask is to limit and spill nothing.

@@ -46,6 +46,7 @@ class Job:
     key: of the run.  workload: the place of the workload, see `recipe.load`.  plan: the memory plan.
     threads: of a pooled fit.  folds_at_once: number of folds in memory.
     modules: path and SHA-256 of each module of user features.
+    device_bytes: what each worker may take of its GPU's memory; no limit if None.
 
         >>> from gpupipe.workloads.equity import EQUITY
         >>> job = Job("ab12", EQUITY.place, EQUITY.settings("fast"), "cpu", memory.AS_IT_IS, 2, 2, ())
@@ -61,6 +62,7 @@ class Job:
     threads: int
     folds_at_once: int
     modules: tuple[tuple[str, str], ...]
+    device_bytes: int | None = None
 
 
 # The packed rows of a run: the fields of a Panel, with arrays in host memory.
@@ -165,7 +167,7 @@ class WorkerRun:
 
     def __init__(self, rows: Rows, job: Job) -> None:
         libraries.load()
-        self.job, self.device = job, device.pick(job.device, job.settings.ml.use_rmm)
+        self.job, self.device = job, device.pick(job.device, job.settings.ml.use_rmm, job.device_bytes)
         self._cache = pathlib.Path(tempfile.mkdtemp(prefix="gpupipe-")) if job.plan.files else None
         for module, (path, digest) in zip(load_modules(job.settings.features.modules), job.modules, strict=True):
             if sha256(module.content) != digest:
