@@ -8,9 +8,6 @@ import pytest
 import xgboost
 
 from gpupipe.estimators.boosting import device_memory
-from gpupipe.runtime.device import Device, pick
-
-CUDA = Device("cuda", "stand-in", "for the test")
 
 
 @pytest.fixture
@@ -24,25 +21,25 @@ def asked(monkeypatch):
 
 
 def test_once_in_each_thread(asked):
-    threads = [threading.Thread(target=device_memory.use_driver_pool, args=(CUDA,)) for _ in range(2)]
+    threads = [threading.Thread(target=device_memory.use_driver_pool, args=("cuda",)) for _ in range(2)]
     for thread in threads:
         thread.start()
         thread.join()
     for _ in range(2):
-        device_memory.use_driver_pool(CUDA)
+        device_memory.use_driver_pool("cuda")
     assert [given for _, given in asked] == 3 * [{"use_cuda_async_pool": True}]
     assert asked[-1][0] == threading.get_ident()
 
 
 def test_not_on_a_cpu(asked):
-    device_memory.use_driver_pool(pick("cpu"))
+    device_memory.use_driver_pool("cpu")
     assert not asked
 
 
 @pytest.mark.parametrize("build", [{"USE_CUDA": True, "USE_RMM": True}, {"USE_CUDA": False}], ids=["rmm", "cpu"])
 def test_not_of_a_build_that_refuses_it(asked, monkeypatch, build):
     monkeypatch.setattr(xgboost, "build_info", lambda: build)
-    device_memory.use_driver_pool(CUDA)
+    device_memory.use_driver_pool("cuda")
     assert not asked
 
 

@@ -325,7 +325,7 @@ def plain_matrix(parts: Sequence[Any], threads: int) -> Any:
 
     copied = [whole(part) for part in parts]
     device = device_of(copied[0])
-    use_driver_pool(device)
+    use_driver_pool(device.kind)
     return xgboost.DMatrix(device.xp.concatenate(copied), nthread=threads)
 
 
@@ -359,6 +359,6 @@ def quantile_matrix(
         def reset(self) -> None:
             self.position = 0
 
-    use_driver_pool(device_of(parts[0].values if isinstance(parts[0], LazyRows) else parts[0]))
+    use_driver_pool(device_of(parts[0].values if isinstance(parts[0], LazyRows) else parts[0]).kind)
     kind = xgboost.ExtMemQuantileDMatrix if cache else xgboost.QuantileDMatrix
     return kind(Blocks(), max_bin=max_bin, nthread=threads, ref=ref)

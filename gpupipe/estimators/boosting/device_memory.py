@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import threading
 
-from gpupipe.runtime.device import Device
-
 _thread = threading.local()  # pool_is_set: whether this thread has been here
 
 
-def use_driver_pool(device: Device) -> None:
+def use_driver_pool(kind: str) -> None:
     """Let XGBoost allocate from the driver's own pool in the calling thread, on CUDA, where its build can.
+
+    kind: of the device, "cpu" or "cuda".
 
     Without it each matrix and each round waits for cudaMalloc and cudaFree, which stop the whole device. The setting
     `use_cuda_async_pool` (XGBoost 3.2 and later) holds for one thread, as all of XGBoost's global settings do. Builds
     with RMM refuse it: they allocate from RMM's pool.
 
-        >>> from gpupipe.runtime.device import pick
-        >>> use_driver_pool(pick("cpu"))  # nothing to do
+        >>> use_driver_pool("cpu")  # nothing to do
     """
-    if device.kind != "cuda" or getattr(_thread, "pool_is_set", False):
+    if kind != "cuda" or getattr(_thread, "pool_is_set", False):
         return
     import xgboost
 

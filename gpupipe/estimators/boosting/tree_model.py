@@ -166,7 +166,7 @@ def margins(stages: Sequence[Stage], X: Any) -> list[Any]:
 def stage_margin(booster: Any, X: Any, first: int, last: int) -> Any:
     """Margins of rounds [first, last) alone, float32 (n_rows, n_outputs), where X is."""
     device = device_of(X.values if isinstance(X, LazyRows) else X)
-    use_driver_pool(device)
+    use_driver_pool(device.kind)
     with _placing:
         # A loaded or cut booster forgets its device, and would copy X to the host without a word.
         if _placed.get(booster, "cpu") != device.kind:
@@ -247,7 +247,7 @@ class Grower:
     """
 
     def __init__(self, booster: Any, device: Device) -> None:
-        use_driver_pool(device)
+        use_driver_pool(device.kind)
         self.booster, self._device = booster, device
         self._last: Callable[[], Any] | None = (
             None  # the matrix of the last round: a weak reference, as it may be large

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpupipe.estimators.boosting.device_memory import use_driver_pool
 from gpupipe.workloads.bonds.families.contract import Family, FitRows, Model, Report
 from gpupipe.workloads.bonds.settings import BoostingSettings
 
@@ -63,6 +64,7 @@ class Boosting(Family):
         """See `Family`."""
         import xgboost
 
+        use_driver_pool(rows.device)
         train = xgboost.QuantileDMatrix(_known(rows.X), rows.y)
         # Not binned: each round predicts it faster so, to the same bytes.
         validation = xgboost.DMatrix(_known(rows.validation_x), rows.validation_y, nthread=rows.threads)
