@@ -196,6 +196,7 @@ def value_bonds(n=40):
     """Bonds of all kinds, from yields, from prices and on curves, and their key-rate durations."""
     table = with_calls_and_rates(made_table(n, seed=6), seed=7)
     table["clean"] = np.random.default_rng(8).uniform(90, 110, n)
+    table["clean"][[3, 11, 20]] = np.nan, -5.0, 0.0  # no yield: steps of the search that are not numbers
     for kind, convention in (("par", "street"), ("zero", "quantlib")):
         curve = bonds.Curve([0.25, 2.0, 10.0], [[1.0, np.nan, 3.0], [2.0, 2.5, 2.0]], kind, [1_000, 12_000], None)
         for given in ("yield", "clean", "curve"):
@@ -204,6 +205,7 @@ def value_bonds(n=40):
     fixed = {name: table[name] for name in ("coupon", "frequency", "issue", "maturity", "settlement", "day_count")}
     terms = bonds.prepare(fixed)
     clean, _ = terms.price(table["yield"])
+    clean[[2, 9, 17]] = np.nan, -5.0, 0.0
     terms.yields(clean)
     bonds.value({**fixed, "yield": table["yield"]}, "yield", "treasury", errors="ignore")
 
