@@ -7,7 +7,7 @@ import pathlib
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Files through which everything on a device goes: the place of a call is the one that called them.
@@ -53,9 +53,12 @@ class Counts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: Counter[tuple[str, str, str, str]] = Counter()
+        self.guards: list[Callable[[str, str], None]] = []  # of kind and what; each may refuse it
 
     def add(self, kind: str, what: str = "", n: int = 1) -> None:
         """Count n of a kind, in the stage in force and at the place in gpupipe that called."""
+        for guard in self.guards:
+            guard(kind, what)
         key = (kind, stage(), what, place())
         with self._lock:
             self._numbers[key] += n
