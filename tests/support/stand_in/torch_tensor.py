@@ -88,8 +88,10 @@ def is_cuda(device: Any) -> bool:
 
 def on_device(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as one of the device, over the same memory."""
+    if isinstance(tensor, DeviceTensor):
+        return tensor
     torch_graph.allocated()
-    return tensor if isinstance(tensor, DeviceTensor) else tensor.as_subclass(DeviceTensor)
+    return tensor.as_subclass(DeviceTensor)
 
 
 def host_of(tensor: torch.Tensor) -> torch.Tensor:
