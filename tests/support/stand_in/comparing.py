@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,24 +52,28 @@ class Near:
 _EQUAL = Near(0.0, 0.0, ())
 
 
-def differences(cpu: pathlib.Path, cuda: pathlib.Path, near: Near = _EQUAL) -> list[str]:
-    """One line for each file that is not the same in both folders, with what differs in it."""
-    files = [_files(folder, near) for folder in (cpu, cuda)]
+def differences(cpu: pathlib.Path, cuda: pathlib.Path, nears: Sequence[Near] = ()) -> list[str]:
+    """One line for each file that is not the same in both folders, with what differs in it.
+
+    nears: of files whose numbers may differ; the first that names a file holds for it.
+    """
+    files = [_files(folder, networks=bool(nears)) for folder in (cpu, cuda)]
     lines = [f"{name}: on one device alone" for name in sorted(files[0].keys() ^ files[1].keys())]
     for name in sorted(files[0].keys() & files[1].keys()):
         pair = files[0][name], files[1][name]
         if pair[0].read_bytes() != pair[1].read_bytes():
-            found = list(_in_file(*pair, near if _matches(name, near.files) else _EQUAL))
+            near = next((near for near in nears if _matches(name, near.files)), _EQUAL)
+            found = list(_in_file(*pair, near))
             lines += [f"{name}: {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"] if found else []
     return lines
 
 
-def _files(folder: pathlib.Path, near: Near) -> dict[str, pathlib.Path]:
+def _files(folder: pathlib.Path, networks: bool) -> dict[str, pathlib.Path]:
     """The files by name; a digest in a name is a star where contents may differ."""
     names = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    left_out = (*LEFT_OUT, *(("*.onnx",) if near.files else ()))
+    left_out = (*LEFT_OUT, *(("*.onnx",) if networks else ()))
     kept = {name: path for name, path in names.items() if not _matches(name, left_out)}
-    return {_DIGEST.sub("*", name) if near.files else name: path for name, path in kept.items()}
+    return {_DIGEST.sub("*", name) if networks else name: path for name, path in kept.items()}
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
