@@ -17,7 +17,6 @@ from tests.support.stand_in.device_array import ndarray, shared, unwrap, wrap
 from tests.support.stand_in.recorded import RefusedError
 
 # CuPy copies numpy arrays to the device in these alone.
-_KDLCUDA = 2  # the number of CUDA in DLPack
 _TAKE_HOST_ARRAYS = ("array", "asarray", "asanyarray")
 
 
@@ -57,8 +56,7 @@ def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, block
 
 def from_dlpack(array: Any) -> ndarray:
     """An array over a tensor's memory on the device."""
-    kind, _ = array.__dlpack_device__()
-    if kind != _KDLCUDA:
+    if not _is_there(array):
         raise RefusedError("cupy.from_dlpack: the tensor is on the host; move it with Device.asarray")
     return shared(array)
 

@@ -21,7 +21,6 @@ _SCALARS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "
 _COMPARED = ("equal", "allclose")
 _SIZED = (
     "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "repeat_interleave",
-    "count_nonzero_size",
 )  # fmt: skip
 _EMPTY = ("empty", "empty_like", "empty_strided", "new_empty")
 _OF_BOTH = ("_has_compatible_shallow_copy_type",)  # reads no values
@@ -60,7 +59,8 @@ class DeviceTensor(torch.Tensor):
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            "can't convert cuda:0 device type tensor to numpy. "
+            "Use Tensor.cpu() to copy the tensor to host memory first."
         )
 
     @property
@@ -207,9 +207,10 @@ def _count_waits(name: str, tensors: list[torch.Tensor], args: tuple[Any, ...]) 
     elif name in _SIZED or (name == "where" and len(args) == 1):
         COUNTS.add(counting.SIZES, name)
     elif name in ("__getitem__", "__setitem__"):
-        masks = [one for one in torch_graph.leaves(args[1]) if isinstance(one, torch.Tensor) and one.dtype == torch.bool]
+        index = [one for one in torch_graph.leaves(args[1]) if isinstance(one, torch.Tensor)]
+        masked = any(one.dtype == torch.bool and one.dim() for one in index)
         filled = name == "__setitem__" and not (isinstance(args[2], torch.Tensor) and args[2].dim())
-        if any(mask.dim() for mask in masks) and not filled:  # a mask with one value is a masked_fill_
+        if masked and not filled:  # a mask that one value is assigned through is a masked_fill_
             COUNTS.add(counting.SIZES, "a mask")
 
 
