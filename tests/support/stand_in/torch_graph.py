@@ -15,12 +15,15 @@ import torch
 
 from tests.support.stand_in import counting
 from tests.support.stand_in.counting import COUNTS
-from tests.support.stand_in.recorded import RefusedError
 
 _REFUSED = (counting.WAITS, counting.SIZES, counting.UNCOUNTED, counting.TO_DEVICE, counting.TO_HOST)
 _NOT_PERMITTED = "CUDA error: operation not permitted when stream is capturing"
 _thread = threading.local()  # recording: of the call that this thread captures or replays
 _underway: list[tuple[threading.Thread, str]] = []  # captures of the process, with their error modes
+
+
+class ReplayError(RuntimeError):
+    """A GPU would go on with the memory or the number that the capture saw."""
 
 
 class CUDAGraph:
@@ -116,10 +119,10 @@ class Recording:
             return
         expected, there = self._before.steps[k] if k < len(self._before.steps) else ((None, ()), "the end")
         if expected[0] != name:
-            raise RefusedError(f"{where}: {name}, where the capture had {expected[0]} at {there}: a GPU replays that")
+            raise ReplayError(f"{where}: {name}, where the capture had {expected[0]} at {there}: a GPU replays that")
         for captured, now in zip(expected[1], step[1], strict=True):
             if captured != now:
-                raise RefusedError(f"{where}: {name} of {_in_words(now)}, captured with {_in_words(captured)}")
+                raise ReplayError(f"{where}: {name} of {_in_words(now)}, captured with {_in_words(captured)}")
 
     def keep(self, result: Any) -> None:
         """What an operator returned: memory of the call, unless it is known."""
@@ -143,10 +146,10 @@ class Recording:
             storage.copy_(content)
 
     def check_whole(self) -> None:
-        """RefusedError where the call did less than the one before."""
+        """ReplayError where the call did less than the one before."""
         if self._before is not None and len(self.steps) < len(self._before.steps):
             (name, _), where = self._before.steps[len(self.steps)]
-            raise RefusedError(f"{where}: {name} was captured, and is not called now: a GPU replays it")
+            raise ReplayError(f"{where}: {name} was captured, and is not called now: a GPU replays it")
 
     def _described(self, value: Any) -> Any:
         """What has to be the same in each replay, as something that can be compared."""

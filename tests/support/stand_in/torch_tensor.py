@@ -17,7 +17,17 @@ from tests.support.stand_in.counting import COUNTS
 CUDA = torch.device("cuda", 0)
 _KDLCUDA = 2  # the number of CUDA in DLPack
 # Methods and functions that copy a number to the host, and such whose result has a shape that the host waits for.
-_SCALARS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero")
+_SCALARS = (
+    "item",
+    "tolist",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__complex__",
+    "__format__",
+    "is_nonzero",
+)
 _COMPARED = ("equal", "allclose")
 _SIZED = (
     "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "repeat_interleave",
