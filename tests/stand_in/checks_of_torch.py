@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gpupipe.estimators.torch.captured import WARM_UP_STEPS, CapturedCall
+from gpupipe.estimators.torch.network import arrays_of
 from tests.support.stand_in import counting, torch_graph, torch_like
 from tests.support.stand_in.counting import COUNTS
 from tests.support.stand_in.recorded import RefusedError
@@ -121,6 +122,17 @@ def test_a_module_is_moved_in_place_and_has_gradients_on_the_device(x):
     assert all(isinstance(tensor, DeviceTensor) for tensor in layer.state_dict().values())
     layer(x).sum().backward()
     assert all(parameter.grad.is_cuda and parameter.is_leaf for parameter in layer.parameters())
+
+
+def test_the_weights_of_a_network_come_to_the_host_in_one_copy(counted):
+    layer = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2))
+    layer[1].num_batches_tracked = None
+    expected = {name: tensor.numpy().copy() for name, tensor in layer.state_dict().items()}
+    layer.to("cuda")
+    counted()
+    arrays = arrays_of(layer)
+    assert counted() == {counting.WAITS: 1, UNCOUNTED: 72} and arrays.keys() == expected.keys()
+    assert all(np.array_equal(arrays[name], values) for name, values in expected.items())
 
 
 def test_memory_that_nobody_wrote_holds_no_numbers():

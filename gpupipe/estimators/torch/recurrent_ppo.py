@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpupipe.estimators.torch.captured import CapturedCall, can_capture
-from gpupipe.estimators.torch.network import arrays_of, load_arrays, one_thread
+from gpupipe.estimators.torch.network import arrays_of, load_arrays, on_host, one_thread
 from gpupipe.estimators.torch.plan import TrainingError
 from gpupipe.estimators.torch.ppo_settings import PPOSettings
 from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy, in_one_tensor
@@ -309,8 +309,9 @@ class Trainer:
         """
         arrays = {f"policy/{name}": array for name, array in arrays_of(self.policy).items()}
         moments = self.optimizer.state[self._weights]
-        kept = MOMENTS if self.updates else ()  # before the first step they are zero, or not there
-        arrays |= {f"adamw/{name}": moments[name].cpu().numpy().copy() for name in kept}
+        if self.updates:  # before the first step they are zero, or not there
+            kept = on_host([moments[name] for name in MOMENTS])
+            arrays |= {f"adamw/{name}": array for name, array in zip(MOMENTS, kept, strict=True)}
         arrays |= {f"rollout/{name}": getattr(self._rollout, name).cpu().numpy().copy() for name in CARRIED}
         arrays |= {f"environment/{name}": array for name, array in self.environment.state().items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
