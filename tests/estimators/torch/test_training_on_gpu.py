@@ -1,4 +1,4 @@
-"""Windows and training on a GPU against those on the CPU. Never run yet."""
+"""Windows and training on a GPU against those on the CPU. Run on the stand-in, never on a GPU yet."""
 
 from __future__ import annotations
 
