@@ -14,13 +14,14 @@ ROOT = pathlib.Path(__file__).parents[3]
 _LAYER = ("runtime/device.py", "kernels/compile.py", "kernels/gpu_launch.py")
 
 LAUNCHES = "launches"  # of kernels
+OPERATORS = "operators"  # of Torch, called one at a time: each is a launch or more on a GPU; none of a CUDA graph
 WAITS = "waits"  # of the host for the device: copies to the host, scalars, synchronised streams
 SIZES = "waits for a size"  # of CuPy for the number of rows of a result: boolean masks, flatnonzero, unique
 TO_DEVICE, TO_HOST = "bytes to device", "bytes to host"
 UNCOUNTED = "bytes that Device does not count"  # copies over the bus that gpupipe.runtime.device is not asked for
 BOOSTS, PREDICTS = "boosts", "predicts"  # of XGBoost
 NOTES = "notes"  # what a real GPU takes, and what may not be meant
-KINDS = (LAUNCHES, WAITS, SIZES, TO_DEVICE, TO_HOST, UNCOUNTED, BOOSTS, PREDICTS, NOTES)
+KINDS = (LAUNCHES, OPERATORS, WAITS, SIZES, TO_DEVICE, TO_HOST, UNCOUNTED, BOOSTS, PREDICTS, NOTES)
 
 
 def place() -> str:

@@ -177,11 +177,12 @@ def begins(name: str, args: Any, kwargs: Any) -> None:
         recording.add(name, leaves((args, kwargs)))
 
 
-def ended(result: Any) -> None:
-    """An operator of this thread has returned."""
+def ended(result: Any) -> bool:
+    """An operator of this thread has returned; whether it is one of a CUDA graph."""
     recording = getattr(_thread, "recording", None)
     if recording is not None:
         recording.keep(result)
+    return recording is not None
 
 
 def read(name: str, value: Any) -> Any:

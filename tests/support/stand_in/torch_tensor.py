@@ -32,6 +32,7 @@ _COMPARED = ("equal", "allclose")
 _SIZED = (
     "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "repeat_interleave",
 )  # fmt: skip
+_MARKS = ("requires_grad_", "detach_")  # write nothing to memory
 _EMPTY = ("empty", "empty_like", "empty_strided", "new_empty")
 _OF_BOTH = ("_has_compatible_shallow_copy_type",)  # reads no values
 _original_to = torch.Tensor.to
@@ -162,7 +163,8 @@ def called(
         if name in _EMPTY:
             _forget(result)
         result = _classed(result)
-        torch_graph.ended(result)
+        if not torch_graph.ended(result) and _computes(name, result, tensors, kwargs):
+            COUNTS.add(counting.OPERATORS, name)
         return result
 
 
@@ -186,6 +188,17 @@ def _classed(result: Any) -> Any:
     if isinstance(result, tuple | list) and any(isinstance(one, torch.Tensor | tuple | list) for one in result):
         return type(result)(map(_classed, result))  # type: ignore[call-arg]
     return result
+
+
+def _computes(name: str, result: Any, tensors: list[torch.Tensor], kwargs: dict[str, Any]) -> bool:
+    """Whether something was computed or written: a view of a tensor is no work of the device."""
+    if name.endswith("_") and not name.endswith("__"):
+        return name not in _MARKS
+    if name in ("__setitem__", "backward") or "out" in kwargs or (name[:3] == "__i" and name != "__invert__"):
+        return True
+    known = {host_of(given).untyped_storage().data_ptr() for given in tensors}
+    made = [one for one in torch_graph.leaves(result) if isinstance(one, torch.Tensor)]
+    return any(host_of(one).untyped_storage().data_ptr() not in known for one in made)
 
 
 def _check_devices(name: str, tensors: list[torch.Tensor], args: tuple[Any, ...]) -> None:
