@@ -103,6 +103,22 @@ def test_waits_and_copies_are_counted(x, counted, step, expected):
     assert counted(counting.OPERATORS) == expected
 
 
+@pytest.mark.parametrize(("move", "kind", "dtype"), [
+    (lambda x: HOST.to("cuda:0", torch.float64, non_blocking=True), "cuda", torch.float64),
+    (lambda x: HOST.to(device="cuda", dtype=torch.int32), "cuda", torch.int32),
+    (lambda x: HOST.to(x), "cuda", torch.float32), (lambda x: HOST.cuda(), "cuda", torch.float32),
+    (lambda x: x.to(torch.float64), "cuda", torch.float64), (lambda x: x.double(), "cuda", torch.float64),
+    (lambda x: x.to(HOST.long()), "cpu", torch.int64), (lambda x: x.to("cpu", copy=True), "cpu", torch.float32),
+    (lambda x: torch.zeros_like(x, device="cpu"), "cpu", torch.float32),
+    (lambda x: torch.zeros_like(HOST, device="cuda", dtype=torch.bool), "cuda", torch.bool),
+    (lambda x: x.new_zeros(3), "cuda", torch.float32),
+])  # fmt: skip
+def test_tensors_go_where_they_are_sent(x, move, kind, dtype):
+    result = move(x)
+    assert (result.device.type, result.is_cuda, result.dtype) == (kind, kind == "cuda", dtype)
+    assert isinstance(result, DeviceTensor) == (kind == "cuda") and x.to("cuda") is x
+
+
 @pytest.mark.parametrize(("step", "n"), [
     (lambda x: x[1:].T.detach().unflatten(0, (2, 2)), 0), (lambda x: x + 1, 1), (lambda x: (x * 2).sum(dim=0), 2),
     (lambda x: x.add_(1), 1), (lambda x: x.__setitem__(0, 1.0), 1), (lambda x: torch.add(x, x, out=x), 1),

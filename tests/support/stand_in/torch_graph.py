@@ -20,6 +20,7 @@ _REFUSED = (counting.WAITS, counting.SIZES, counting.UNCOUNTED, counting.TO_DEVI
 _NOT_PERMITTED = "CUDA error: operation not permitted when stream is capturing"
 _thread = threading.local()  # recording: of the call that this thread captures or replays
 _underway: list[tuple[threading.Thread, str]] = []  # captures of the process, with their error modes
+started: list[str] = []  # what used the device first: after it Torch's allocator cannot be changed
 
 
 class ReplayError(RuntimeError):
@@ -193,8 +194,15 @@ def read(name: str, value: Any) -> Any:
     return value
 
 
+def start(what: str) -> None:
+    """The device is used."""
+    if not started:
+        started.append(what)
+
+
 def allocated() -> None:
     """RuntimeError where another thread captures in the mode "global": memory of CUDA's may be asked for meanwhile."""
+    start("a tensor")
     for thread, mode in _underway:
         if mode == "global" and thread is not threading.current_thread():
             raise RuntimeError(f"{_NOT_PERMITTED}: an allocation while {thread.name} captures")

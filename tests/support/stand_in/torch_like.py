@@ -31,7 +31,6 @@ FACTORIES = (
 COPYING = ("tensor", "as_tensor", "asarray")
 _TORCH = str(pathlib.Path(torch.__file__).parent)
 _current = threading.local()  # stream: of this thread
-_started: list[str] = []  # what used the device first, after which its allocator cannot be changed
 _backend = ["native"]
 
 
@@ -77,7 +76,7 @@ class autocast(torch.amp.autocast_mode.autocast):  # noqa: N801  Torch's name
 
 def current_stream() -> Stream:
     """The stream of this thread."""
-    _start("current_stream")
+    torch_graph.start("current_stream")
     return getattr(_current, "stream", _DEFAULT)
 
 
@@ -93,14 +92,14 @@ def stream(stream: Stream) -> Iterator[None]:
 
 def synchronize() -> None:
     """Wait for the device."""
-    _start("synchronize")
+    torch_graph.start("synchronize")
     COUNTS.add(counting.WAITS, "the device is synchronised")
 
 
 def change_current_allocator(allocator: Any) -> None:
     """Let Torch allocate from another library's pool; RuntimeError once it has allocated."""
-    if _started:
-        raise RuntimeError(f"Can't swap an already initialized allocator: {_started[0]} came before")
+    if torch_graph.started:
+        raise RuntimeError(f"Can't swap an already initialized allocator: {torch_graph.started[0]} came before")
     _backend[0] = "pluggable"
 
 
@@ -108,7 +107,7 @@ _DEFAULT = Stream(0)
 # What gpupipe uses of torch.cuda, and what Torch asks of it on its behalf.
 CUDA_NAMES: dict[str, Any] = {
     "is_available": lambda: True, "is_bf16_supported": lambda including_emulation=True: False,
-    "device_count": lambda: 1, "current_device": lambda: 0, "is_initialized": lambda: bool(_started),
+    "device_count": lambda: 1, "current_device": lambda: 0, "is_initialized": lambda: bool(torch_graph.started),
     "get_allocator_backend": lambda: _backend[0], "is_current_stream_capturing": torch_graph.is_capturing,
     "current_stream": current_stream, "stream": stream, "synchronize": synchronize, "Stream": Stream,
     "CUDAGraph": torch_graph.CUDAGraph, "graph": torch_graph.graph,
@@ -177,11 +176,6 @@ def _install_captures() -> None:
     CapturedCall._capture = bound  # type: ignore[method-assign]
 
 
-def _start(what: str) -> None:
-    if not _started:
-        _started.append(what)
-
-
 def _factory(name: str) -> Callable[..., Any]:
     """A function of Torch that makes a tensor."""
     original = getattr(torch, name)
@@ -193,7 +187,6 @@ def _factory(name: str) -> Callable[..., Any]:
         if device is None or not is_cuda(device):
             check_generator(kwargs.get("generator"), cuda=like and device is None)
             return original(*args, **kwargs)
-        _start(name)
         kwargs.pop("device")
         args = tuple(torch_tensor.host_of(one) if isinstance(one, DeviceTensor) else one for one in args)
         return called(name, original, args, kwargs)
@@ -216,7 +209,6 @@ def _copying(name: str) -> Callable[..., Any]:
             return torch_tensor.moved(data, device or CUDA, *args, **kwargs)
         if device is None or not is_cuda(device):
             return original(data, *args, **kwargs, **({} if device is None else {"device": device}))
-        _start(name)
         made = original(data, *args, **kwargs)
         COUNTS.add(counting.UNCOUNTED, name, made.numel() * made.element_size())
         return on_device(made.clone())
@@ -226,7 +218,6 @@ def _copying(name: str) -> Callable[..., Any]:
 
 def _from_cupy(array: device_array.ndarray) -> torch.Tensor:
     """A tensor over the memory of an array of the stand-in's CuPy."""
-    _start("CuPy's memory")
     if not array.host.flags.writeable:
         raise RefusedError("the stand-in's Torch takes arrays that can be written to alone")
     return on_device(torch.from_numpy(array.host))

@@ -17,17 +17,8 @@ from tests.support.stand_in.counting import COUNTS
 CUDA = torch.device("cuda", 0)
 _KDLCUDA = 2  # the number of CUDA in DLPack
 # Methods and functions that copy a number to the host, and such whose result has a shape that the host waits for.
-_SCALARS = (
-    "item",
-    "tolist",
-    "__bool__",
-    "__int__",
-    "__float__",
-    "__index__",
-    "__complex__",
-    "__format__",
-    "is_nonzero",
-)
+_SCALARS = ("item", "tolist", "is_nonzero", "__bool__", "__int__", "__float__", "__index__", "__complex__",
+            "__format__")  # fmt: skip
 _COMPARED = ("equal", "allclose")
 _SIZED = (
     "nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "repeat_interleave",
@@ -35,6 +26,7 @@ _SIZED = (
 _MARKS = ("requires_grad_", "detach_")  # write nothing to memory
 _EMPTY = ("empty", "empty_like", "empty_strided", "new_empty")
 _OF_BOTH = ("_has_compatible_shallow_copy_type",)  # reads no values
+_MIXED = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 _original_to = torch.Tensor.to
 
 
@@ -219,9 +211,6 @@ def _check_devices(name: str, tensors: list[torch.Tensor], args: tuple[Any, ...]
         COUNTS.add(counting.UNCOUNTED, "an index of the host" if indexed else "copy_ to the device", n_bytes)
     else:
         raise RuntimeError(f"{_MIXED} ({name})")
-
-
-_MIXED = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
 
 
 def _count_waits(name: str, tensors: list[torch.Tensor], args: tuple[Any, ...]) -> None:
