@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpupipe.estimators.torch.captured import WARM_UP_STEPS, CapturedCall
+from gpupipe.estimators.torch.captured import WARM_UP_STEPS, CapturedCall, can_capture
 from gpupipe.estimators.torch.network import arrays_of
 from tests.support.stand_in import counting, torch_graph, torch_like
 from tests.support.stand_in.counting import COUNTS
@@ -177,6 +177,15 @@ def test_what_the_stand_in_was_not_taught_is_refused():
         torch.cuda.empty_cache()
     with pytest.raises(RuntimeError, match="already initialized allocator"):
         torch_like.change_current_allocator(None)
+
+
+def test_a_capture_in_another_librarys_pool_is_refused(x, monkeypatch):
+    monkeypatch.setattr(torch_graph, "started", [])
+    monkeypatch.setattr(torch_graph, "allocator", ["native"])
+    torch_like.change_current_allocator(None)
+    assert not can_capture()
+    with pytest.raises(RefusedError, match="another library's pool"):
+        captured(lambda: x + 1)
 
 
 def test_a_replay_does_what_a_call_does(x):

@@ -15,11 +15,13 @@ import torch
 
 from tests.support.stand_in import counting
 from tests.support.stand_in.counting import COUNTS
+from tests.support.stand_in.recorded import RefusedError
 
 _REFUSED = (counting.WAITS, counting.SIZES, counting.UNCOUNTED, counting.TO_DEVICE, counting.TO_HOST)
 _NOT_PERMITTED = "CUDA error: operation not permitted when stream is capturing"
 _thread = threading.local()  # recording: of the call that this thread captures or replays
 _underway: list[tuple[threading.Thread, str]] = []  # captures of the process, with their error modes
+allocator = ["native"]  # Torch's backend
 started: list[str] = []  # what used the device first: after it Torch's allocator cannot be changed
 
 
@@ -46,6 +48,8 @@ class CUDAGraph:
         """From now on this thread's operators are recorded."""
         if _underway:
             raise RuntimeError(f"{_NOT_PERMITTED}: another capture is underway, and there may be one in a process")
+        if allocator[0] == "pluggable":
+            raise RefusedError("a capture in another library's pool, which would give the graph's memory away again")
         _underway.append((threading.current_thread(), mode))
         self._states = [generator.get_state() for generator in self.generators]
         self.recording = _thread.recording = Recording(self.generators)

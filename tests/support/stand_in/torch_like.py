@@ -31,7 +31,6 @@ FACTORIES = (
 COPYING = ("tensor", "as_tensor", "asarray")
 _TORCH = str(pathlib.Path(torch.__file__).parent)
 _current = threading.local()  # stream: of this thread
-_backend = ["native"]
 
 
 class Stream:
@@ -100,7 +99,7 @@ def change_current_allocator(allocator: Any) -> None:
     """Let Torch allocate from another library's pool; RuntimeError once it has allocated."""
     if torch_graph.started:
         raise RuntimeError(f"Can't swap an already initialized allocator: {torch_graph.started[0]} came before")
-    _backend[0] = "pluggable"
+    torch_graph.allocator[0] = "pluggable"
 
 
 _DEFAULT = Stream(0)
@@ -108,7 +107,7 @@ _DEFAULT = Stream(0)
 CUDA_NAMES: dict[str, Any] = {
     "is_available": lambda: True, "is_bf16_supported": lambda including_emulation=True: False,
     "device_count": lambda: 1, "current_device": lambda: 0, "is_initialized": lambda: bool(torch_graph.started),
-    "get_allocator_backend": lambda: _backend[0], "is_current_stream_capturing": torch_graph.is_capturing,
+    "get_allocator_backend": lambda: torch_graph.allocator[0], "is_current_stream_capturing": torch_graph.is_capturing,
     "current_stream": current_stream, "stream": stream, "synchronize": synchronize, "Stream": Stream,
     "CUDAGraph": torch_graph.CUDAGraph, "graph": torch_graph.graph,
 }  # fmt: skip
