@@ -12,6 +12,7 @@ import torch
 
 from gpupipe.estimators.torch.captured import WARM_UP_STEPS, CapturedCall, can_capture
 from gpupipe.estimators.torch.network import arrays_of
+from gpupipe.runtime import device
 from tests.support.stand_in import counting, torch_graph, torch_like
 from tests.support.stand_in.counting import COUNTS
 from tests.support.stand_in.recorded import RefusedError
@@ -177,6 +178,12 @@ def test_what_the_stand_in_was_not_taught_is_refused():
         torch.cuda.empty_cache()
     with pytest.raises(RuntimeError, match="already initialized allocator"):
         torch_like.change_current_allocator(None)
+
+
+def test_torch_that_was_on_the_gpu_before_keeps_its_pool(x, caplog):
+    device.pick("cuda")
+    device._torch_joins.__wrapped__()
+    assert "keeps the memory pool" in caplog.text and can_capture()
 
 
 def test_a_capture_in_another_librarys_pool_is_refused(x, monkeypatch):
