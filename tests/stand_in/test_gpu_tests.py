@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.skipif(OF_NETWORKS and importlib.util.find_spec("torch") is None, reason="networks need Torch"),
 ]
-AT_LEAST = 9 if OF_NETWORKS else 100  # tests that pass; those of cuDF are skipped, and without Torch those of networks
+AT_LEAST = 12 if OF_NETWORKS else 100  # tests that pass; those of cuDF are skipped, and without Torch those of networks
 
 
 def files_with_gpu_tests() -> list[str]:
