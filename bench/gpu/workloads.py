@@ -78,7 +78,7 @@ def agent(chosen: argparse.Namespace) -> Iterator[Line]:
         environments = Environments(market, N_ENVIRONMENTS, length=1_000)
         environments.reset()
         here = [device.asarray(row) for row in actions]
-        rewards[kind] = np.stack([device.to_host(environments.step(row).reward) for row in here])
+        rewards[kind] = np.stack([np.array(device.to_host(environments.step(row).reward)) for row in here])
 
         def step_all(environments: Any = environments, here: Sequence[Any] = here) -> None:
             for row in here:

@@ -89,7 +89,8 @@ def train(
 
 def targets_of(problem: Problem, rows: np.ndarray) -> HeadTargets:
     """The labels of some rows, for the heads."""
-    return HeadTargets.of(list(problem.dataset.y[rows].T), torch_device=problem.dataset.device.kind)
+    device = problem.dataset.device
+    return HeadTargets.of(list(problem.dataset.y[device.asarray(rows)].T), torch_device=device.kind)
 
 
 def losses_of(problem: Problem) -> list[HeadLoss]:

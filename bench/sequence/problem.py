@@ -62,7 +62,7 @@ class Problem:
 
     def features(self, rows: np.ndarray) -> FeatureRows:
         """Features of some rows, by number."""
-        return FeatureRows(self.dataset.X, rows, self.dataset.offsets)
+        return FeatureRows(self.dataset.X, self.dataset.device.asarray(rows), self.dataset.offsets)
 
     def with_training(self, rows: np.ndarray) -> Problem:
         """The same problem, learned from other rows."""

@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.util
 import itertools
+import logging
 import resource
 import sys
 import threading
@@ -352,8 +353,8 @@ def memory_limit() -> int | None:
 def torch_on(kind: str) -> str:
     """The name that Torch has for a device kind, once Torch can use the device: call it before Torch allocates there.
 
-    On CUDA Torch allocates from the RMM pool from then on, where there is one. Raises DeviceError for a Torch without
-    CUDA.
+    On CUDA Torch allocates from the RMM pool from then on, where there is one and Torch was not there before. Raises
+    DeviceError for a Torch without CUDA.
     """
     if kind == "cuda":
         _torch_joins()
@@ -369,7 +370,9 @@ def _torch_joins() -> None:
             f"Torch {torch.__version__} cannot use the GPU (a build for the CPU, or for another CUDA than the "
             "driver's): install a CUDA build (https://pytorch.org/get-started), or run with --device cpu"
         )
-    if pool_statistics():
+    if pool_statistics() and torch.cuda.is_initialized():
+        logging.getLogger("gpupipe").warning("Torch was on the GPU before, and keeps the memory pool that it has there")
+    elif pool_statistics():
         from rmm.allocators.torch import rmm_torch_allocator
 
         torch.cuda.memory.change_current_allocator(rmm_torch_allocator)

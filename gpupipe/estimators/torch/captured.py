@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from gpupipe.estimators.torch.shards import seed_of
 from gpupipe.estimators.torch.windows import Windows
 
 WARM_UP_STEPS = 3  # ordinary steps on a stream of their own before the capture, in which libraries choose algorithms
+_ONE_CAPTURE = threading.Lock()  # CUDA captures one graph at a time in a process
 
 
 class CapturedCall:
@@ -21,7 +23,7 @@ class CapturedCall:
 
     The first WARM_UP_STEPS calls run it one operator at a time, on a stream of their own. Then it is captured, and from
     then on replayed in one launch; what it returned is overwritten by each call. It may read and write tensors that
-    stay where they are, and must not wait for the device.
+    stay where they are, and must not wait for the device. Several threads may make calls of their own at once.
 
     function: what is called.  captured: on a CPU false: the function is called each time.
     generator: gives the generator on the device that the function draws from; None where it draws nothing.
@@ -64,7 +66,8 @@ class CapturedCall:
         self._graph = torch.cuda.CUDAGraph()
         if self.generator is not None:
             self._graph.register_generator_state(self.generator())
-        with torch.cuda.graph(self._graph):
+        # Other threads go on allocating memory meanwhile, which CUDA refuses them in the mode "global".
+        with _ONE_CAPTURE, torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._results = self.function()
 
 

@@ -273,7 +273,20 @@ def arrays_of(network: nn.Module) -> dict[str, np.ndarray]:
     The names are part of saved models: `convolutions.0.convolution.weight`, `convolutions.0.normalisation.running_var`,
     `recurrent.1.cell.weight_ih_l0`, `recurrent.0.normalisation.bias`, `dense.0.linear.weight`, `output.bias`, ...
     """
-    return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in network.state_dict().items()}
+    state = network.state_dict()
+    return dict(zip(state, on_host(list(state.values())), strict=True))
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """Copies of float32 tensors of one device, at least one; from a GPU in one copy, as the host waits for each.
+
+    >>> on_host([torch.ones(2, 1), torch.tensor(3.0)])
+    [array([[1.],
+           [1.]], dtype=float32), array(3., dtype=float32)]
+    """
+    together = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()
+    parts = together.split([tensor.numel() for tensor in tensors])
+    return [np.array(part.numpy().reshape(tensor.shape)) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpupipe.estimators.torch.captured import CapturedCall, can_capture
-from gpupipe.estimators.torch.network import arrays_of, load_arrays, one_thread
+from gpupipe.estimators.torch.network import arrays_of, load_arrays, on_host, one_thread
 from gpupipe.estimators.torch.plan import TrainingError
 from gpupipe.estimators.torch.ppo_settings import PPOSettings
 from gpupipe.estimators.torch.recurrent_policy import RecurrentPolicy, in_one_tensor
@@ -309,7 +309,9 @@ class Trainer:
         """
         arrays = {f"policy/{name}": array for name, array in arrays_of(self.policy).items()}
         moments = self.optimizer.state[self._weights]
-        arrays |= {f"adamw/{name}": moments[name].cpu().numpy().copy() for name in MOMENTS if name in moments}
+        if self.updates:  # before the first step they are zero, or not there
+            kept = on_host([moments[name] for name in MOMENTS])
+            arrays |= {f"adamw/{name}": array for name, array in zip(MOMENTS, kept, strict=True)}
         arrays |= {f"rollout/{name}": getattr(self._rollout, name).cpu().numpy().copy() for name in CARRIED}
         arrays |= {f"environment/{name}": array for name, array in self.environment.state().items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
@@ -327,8 +329,13 @@ class Trainer:
         with torch.no_grad():
             for name in CARRIED:
                 getattr(self._rollout, name).copy_(torch.from_numpy(parts["rollout"][name]))
-        self.optimizer.state[self._weights] = {
-            name: torch.from_numpy(moment.copy()).to(self.torch_device) for name, moment in parts["adamw"].items()
-        }
+        moments = self.optimizer.state[self._weights]
+        for name, moment in parts["adamw"].items():
+            if name in moments:
+                moments[name].copy_(torch.from_numpy(moment))  # a captured step reads it where it is
+            else:
+                moments[name] = torch.from_numpy(moment.copy()).to(self.torch_device)
+        for name in moments.keys() - parts["adamw"].keys():
+            moments[name].zero_()  # as before the first step
         self.updates = int(state["updates"])
         self.set(**{name: state[name] for name in NUMBERS if name != "updates"})

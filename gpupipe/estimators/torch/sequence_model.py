@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ FORMAT = 1
 ROWS_AT_ONCE = 1 << 15  # rows whose layer outputs are held at once
 WEIGHT, BIAS = "output.weight", "output.bias"  # of all heads, in `network.arrays_of`
 HISTORY = "history"  # the name of the array of the training's epochs in the file
+_ONE_NETWORK = threading.Lock()  # is made at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +124,9 @@ class FittedNetwork:
         )  # fmt: skip
 
     def torch_network(self, kind: str) -> Network:
-        """The network on a device, "cpu" or "cuda", in eval mode."""
-        return self._networks(kind)
+        """The network on a device, "cpu" or "cuda", in eval mode; made once, however many threads ask."""
+        with _ONE_NETWORK:
+            return self._networks(kind)
 
     @functools.cached_property
     def _networks(self) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from gpupipe.estimators.torch.checkpoint import Checkpoint
 from gpupipe.estimators.torch.losses import HeadLoss, HeadLosses, HeadTargets
-from gpupipe.estimators.torch.network import Network, arrays_of, load_arrays, one_thread
+from gpupipe.estimators.torch.network import Network, arrays_of, load_arrays, on_host, one_thread
 from gpupipe.estimators.torch.plan import LEAST_RATE, EpochResult, Trained, TrainingError, TrainingPlan
 from gpupipe.estimators.torch.shards import Workers, evaluate
 from gpupipe.estimators.torch.steps import adam, autocast_of, set_rate, steps_of, training_mode
@@ -150,10 +150,12 @@ class _Loop:
         """What a checkpoint keeps: weights now and at their best, and Adam's moments."""
         arrays = {f"network/{name}": array for name, array in arrays_of(self.network).items()}
         arrays |= {f"best/{name}": array for name, array in (progress.best or {}).items()}
-        for k, parameter in enumerate(self.parameters):
-            state = self.optimizer.state[parameter]
-            arrays |= {f"adam/{k}/{name}": state[name].cpu().numpy() for name in MOMENTS}
-        return arrays
+        moments = {
+            f"adam/{k}/{name}": self.optimizer.state[parameter][name]
+            for k, parameter in enumerate(self.parameters)
+            for name in MOMENTS
+        }
+        return arrays | dict(zip(moments, on_host(list(moments.values())), strict=True))
 
     def goes_on(self, progress: _Progress) -> bool:
         """Whether there is another epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import functools
 import time
@@ -81,8 +82,10 @@ def run(
     market = market_of(iteration, cache, CacheCounts() if cache.on else counts)
     each = max(1, threads // at_once)
     work = functools.partial(_train, iteration, settings, (cache, counts), before, fit, budget, each)
+    # With the context of this thread, in which its stage is named.
+    contexts = [contextvars.copy_context() for _ in range(agent.candidates)]
     with ThreadPoolExecutor(at_once, "candidate") as pool:
-        trained = list(pool.map(work, range(agent.candidates)))
+        trained = list(pool.map(lambda number: contexts[number].run(work, number), range(agent.candidates)))
     policies = [PolicyWeights.of(candidate.policy) for candidate in trained]
     began = time.perf_counter()
     scores = compare(policies, market, iteration.validation, agent.validation_episodes, agent.fast_comparison)

@@ -306,8 +306,8 @@ class Environments:
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies on the host of all that the next steps depend on: (n,) each, and the seed of the episodes."""
-        to_host = self.market.device.to_host
-        return {name: np.array(to_host(array)) for name, array in self._state.items()} | {"seed": np.array(self.seed)}
+        copies = map(np.array, self.market.device.to_hosts(list(self._state.values())))
+        return dict(zip(self._state, copies, strict=True)) | {"seed": np.array(self.seed)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state, with the same bits; ValueError where it is one of other environments."""

@@ -96,11 +96,13 @@ def walked(stored: StoredPolicy, market: Market) -> tuple[np.ndarray, dict[str, 
         if ended:
             break
         outcome = environments.step(step.actions)
-        position = int(to_host(outcome.position)[0])
-        ended = bool(to_host(outcome.terminated | outcome.truncated)[0])
-        observation = to_host(outcome.final_observation if ended else outcome.observation)
+        ends = outcome.terminated | outcome.truncated
+        (position,), (ended,), final, following = market.device.to_hosts(
+            [outcome.position, ends, outcome.final_observation, outcome.observation]
+        )
+        observation = final if ended else following
     decision = {
-        "time": time_text(int(to_host(market.time_ns)[last])), "position": POSITIONS[position],
+        "time": time_text(int(to_host(market.time_ns)[last])), "position": POSITIONS[int(position)],
         "action": ACTIONS[int(step.actions[0])],
     }  # fmt: skip
     return np.stack(seen), decision

@@ -109,8 +109,8 @@ def _kept(job: JobContext, context: TrainingContext, symbol: str, model: Any) ->
     features = features if columns is None else features.take_columns(columns)
     predicted = to_host(predict_head(network_of(model), LOG_RETURN, features))[:, 0].astype(np.float64)
     realised = to_host(dataset.extra[LOG_RETURN]).astype(np.float64)
-    close, open_ = (to_host(column).astype(np.float64) for column in (bars.close, bars.open))
-    same = to_host(bars.symbol_of_row)
+    close, open_ = (bars.device.to_host(column).astype(np.float64) for column in (bars.close, bars.open))
+    same = bars.device.to_host(bars.symbol_of_row)
     last = np.zeros(len(close))
     follows = np.zeros(len(close), bool)
     follows[1:] = same[1:] == same[:-1]

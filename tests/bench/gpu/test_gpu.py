@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bench.gpu.__main__ as on_gpu
-from bench.gpu import boosters, networks, page
+from bench.gpu import boosters, networks, page, workloads
 from gpupipe.data import simulate
 from gpupipe.runtime.device import why_no_cuda
 
@@ -31,6 +31,23 @@ def test_a_training_is_timed_epoch_by_epoch(tmp_path):
     problem = problem_of("walk", read_series(tmp_path / "walk.parquet"), "core")
     seconds, loss = networks.trained(problem, "fast", "fp32", captured=False)
     assert len(seconds) == networks.EPOCHS and min(seconds) > 0 and np.isfinite(loss)
+
+
+@pytest.mark.gpu
+def test_networks_and_the_agent_are_measured_and_equal_the_cpu(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="networks need Torch")
+    if reason := why_no_cuda():
+        pytest.skip(reason)
+    panel = simulate(n_symbols=1, n_bars=900, seed=1, bar="1min")
+    pq.write_table(panel.to_arrow().drop_columns(["symbol", "sector"]), tmp_path / "walk.parquet")
+    monkeypatch.setattr(workloads, "N_ENVIRONMENTS", 32)
+    monkeypatch.setattr(workloads, "STEPS", 20)
+    lines = tmp_path / "lines.jsonl"
+    steps = ["--steps", "windows,epoch,loss,agent", "--presets", "fast"]
+    assert on_gpu.main([*steps, "--series", str(tmp_path / "walk.parquet"), "--out", str(lines)]) == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["kind"] for line in found] == ["windows", *["epoch"] * 4, "loss", "agent"]
+    assert all(line["equal"] for line in found if "equal" in line)
 
 
 def test_a_line_is_kept_at_once(tmp_path, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from gpupipe.dataset.dataset import Dataset
 from gpupipe.dataset.row_view import RowView
 from gpupipe.estimators import columns, registry
 from gpupipe.estimators.fit_context import FitContext
+from gpupipe.estimators.torch import sequence_model
 from gpupipe.estimators.torch.sequence import LOG_RETURN, network_of
 from gpupipe.estimators.torch.sequence_model import predict_head, predict_sequence
 from gpupipe.runtime.device import DeviceError, torch_on
@@ -101,6 +104,20 @@ def test_loaded_models_give_the_same_bits_and_share_a_network(fitted):
         assert contents(loaded) == contents(models) and len({id(model.network) for model in loaded}) == 1
         assert [model.describe() for model in loaded] == [model.describe() for model in models]
         assert loaded[0].network.history.shape == (4, 4 + 2)
+
+
+def test_threads_that_predict_at_once_share_one_network(fitted, monkeypatch):
+    network = dataclasses.replace(network_of(fitted[1][0]))
+    making = sequence_model._torch_network
+
+    def slowly(*arguments):
+        time.sleep(0.05)
+        return making(*arguments)
+
+    monkeypatch.setattr(sequence_model, "_torch_network", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(network.torch_network, ["cpu"] * 4))
+    assert all(one is made[0] for one in made)
 
 
 def test_a_row_has_the_same_bits_alone_and_among_others(fitted):

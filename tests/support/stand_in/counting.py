@@ -7,20 +7,21 @@ import pathlib
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Files through which everything on a device goes: the place of a call is the one that called them.
 _LAYER = ("runtime/device.py", "kernels/compile.py", "kernels/gpu_launch.py")
 
 LAUNCHES = "launches"  # of kernels
+OPERATORS = "operators"  # of Torch, called one at a time: each is a launch or more on a GPU; none of a CUDA graph
 WAITS = "waits"  # of the host for the device: copies to the host, scalars, synchronised streams
 SIZES = "waits for a size"  # of CuPy for the number of rows of a result: boolean masks, flatnonzero, unique
 TO_DEVICE, TO_HOST = "bytes to device", "bytes to host"
 UNCOUNTED = "bytes that Device does not count"  # copies over the bus that gpupipe.runtime.device is not asked for
 BOOSTS, PREDICTS = "boosts", "predicts"  # of XGBoost
 NOTES = "notes"  # what a real GPU takes, and what may not be meant
-KINDS = (LAUNCHES, WAITS, SIZES, TO_DEVICE, TO_HOST, UNCOUNTED, BOOSTS, PREDICTS, NOTES)
+KINDS = (LAUNCHES, OPERATORS, WAITS, SIZES, TO_DEVICE, TO_HOST, UNCOUNTED, BOOSTS, PREDICTS, NOTES)
 
 
 def place() -> str:
@@ -53,9 +54,12 @@ class Counts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: Counter[tuple[str, str, str, str]] = Counter()
+        self.guards: list[Callable[[str, str], None]] = []  # of kind and what; each may refuse it
 
     def add(self, kind: str, what: str = "", n: int = 1) -> None:
         """Count n of a kind, in the stage in force and at the place in gpupipe that called."""
+        for guard in self.guards:
+            guard(kind, what)
         key = (kind, stage(), what, place())
         with self._lock:
             self._numbers[key] += n

@@ -1,8 +1,8 @@
 """The committed table of launches, waits, bytes, boosts and predicts of small jobs, by command and stage.
 
 `python -m tests.support.stand_in.counts` runs the jobs that can run here and writes counts.json (networks need Torch,
-the others CPython 3.12: so once on each). Look at what changed before it is
-committed: a number that rises is work that a GPU waits for.
+the others CPython 3.12: so once on each). Look at what changed before it is committed: a number that rises is work that
+a GPU waits for.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.support.stand_in import counting, cuda_like, device_array, recorded, rounding
 from tests.support.stand_in.counting import COUNTS
-from tests.support.stand_in.device_array import ndarray, unwrap, wrap
+from tests.support.stand_in.device_array import ndarray, shared, unwrap, wrap
 from tests.support.stand_in.recorded import RefusedError
 
 # CuPy copies numpy arrays to the device in these alone.
@@ -34,6 +34,7 @@ def module() -> types.ModuleType:
             setattr(cupy, name, _function(name))
     for name in _TAKE_HOST_ARRAYS:
         setattr(cupy, name, _copying(name))
+    cupy.from_dlpack = from_dlpack  # type: ignore[attr-defined]
     cupy.ndarray, cupy.asnumpy = ndarray, asnumpy  # type: ignore[attr-defined]
     cupy.__version__ = recorded.version("cupy-cuda13x")  # type: ignore[attr-defined]
     cupy.cuda = cuda_like.module()  # type: ignore[attr-defined]
@@ -50,7 +51,19 @@ def install() -> None:
 
 def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
     """An array as numpy, copied to the host if it is on the device."""
-    return a.get(stream, order, out, blocking) if isinstance(a, ndarray) else np.asarray(a)
+    return shared(a).get(stream, order, out, blocking) if _is_there(a) else np.asarray(a)
+
+
+def from_dlpack(array: Any) -> ndarray:
+    """An array over a tensor's memory on the device."""
+    if not _is_there(array):
+        raise RefusedError("cupy.from_dlpack: the tensor is on the host; move it with Device.asarray")
+    return shared(array)
+
+
+def _is_there(a: Any) -> bool:
+    """Whether it is memory on the device, of CuPy or of another library."""
+    return hasattr(a, "__cuda_array_interface__")
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -92,6 +105,7 @@ def _copying(name: str) -> Callable[..., Any]:
         if isinstance(a, list | tuple) and any(isinstance(one, np.ndarray) for one in a):
             raise RefusedError(f"{path}: a list of numpy arrays")
         kwargs.pop("blocking", None)
+        a = shared(a) if _is_there(a) else a
         converted = numpys(unwrap(a, path), dtype, **kwargs)
         if not _on_device(a):
             COUNTS.add(counting.TO_DEVICE, name, converted.nbytes)

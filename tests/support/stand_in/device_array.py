@@ -35,6 +35,18 @@ def unwrap(value: Any, what: str) -> Any:
     return value
 
 
+class _Shared:
+    """Device memory of another library, as numpy takes it; keeps it alive."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner, self.__array_interface__ = owner, {**owner.__cuda_array_interface__, "version": 3}
+
+
+def shared(value: Any) -> ndarray:
+    """An array over the device memory of another library, without a copy, by __cuda_array_interface__."""
+    return value if isinstance(value, ndarray) else ndarray(np.asarray(_Shared(value)))
+
+
 class Flags:
     """How an array lies in memory, as CuPy tells it."""
 
@@ -62,7 +74,8 @@ class ndarray:  # noqa: N801  CuPy's name
         owner = host
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        ALLOCATIONS.add(owner)
+        if not isinstance(owner.base, _Shared):
+            ALLOCATIONS.add(owner)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise RefusedError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")

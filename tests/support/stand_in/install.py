@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 
 def install(exact: bool = False, checked: bool = False) -> None:
-    """Replace cupy, rmm and cuml, and change XGBoost, in this process; call it before gpupipe takes a device.
+    """Replace cupy, rmm and cuml, and change XGBoost and Torch, in this process; call it before gpupipe takes a device.
 
     exact: results of CuPy are numpy's to the last bit (see `rounding`).  checked: kernels are run with checks of races,
     bounds and memory that nobody wrote; RefusedError for the first fault.
@@ -25,3 +26,7 @@ def install(exact: bool = False, checked: bool = False) -> None:
     rmm_like.install()
     cuml_like.install()
     xgboost_cuda.install()
+    if importlib.util.find_spec("torch") is not None:
+        from tests.support.stand_in import torch_like
+
+        torch_like.install()

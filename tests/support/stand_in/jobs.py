@@ -16,7 +16,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.support import bond_run
+from tests.support import agent_run, bond_run
 from tests.support.tiny import QUICK
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -44,7 +44,7 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
             "--family", "linear", "--calendar", "none", "--out", "{folder}/OUT", *_SET,
         ),
     },
-    # Needs Torch, whose tensors have no stand-in: the network is fitted on the CPU, on rows that are copied to it.
+    # Those of networks need Torch. With RMM's pool Torch's steps are not captured as CUDA graphs, without it they are.
     "networks": {
         "networks": (
             "run", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "linear,sequence", "--out", "{folder}/OUT",
@@ -52,19 +52,35 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
             "--set=sequence.step_rows=256", "--set=labels.horizons=1",
         ),
     },
+    "sequence": {
+        "sequence": (
+            "sequence", *_DATA, "--preset", "fast", "--jobs", "1", "--models", "linear,sequence", "--out",
+            "{folder}/OUT", "--skip-plots", "--horizons", "1", "--multiples", "1", "--set=linear.max_iterations=10",
+            "--set=sequence.length=12", "--set=sequence.epochs=3", "--set=sequence.step_rows=64",
+            "--set=sequence.batch=64", "--set=ml.use_rmm=false",
+        ),
+    },
+    "agent": {
+        "agent": ("agent", *_DATA, *agent_run.OPTIONS, "--parallel-candidates", "2", "--jobs", "1", "--out",
+                  "{folder}/OUT", "--set=ml.use_rmm=false"),
+    },
     "bonds": {
         "bonds": ("bonds", "--market", "simulated", *bond_run.MARKET, *bond_run.OPTIONS, "--jobs", "1", "--out",
                   "{folder}/OUT"),
     },
 }  # fmt: skip
 
+# Jobs on bars of one symbol, and how many; the others are on a market of 30 symbols.
+ONE_SYMBOL = {"sequence": 600, "agent": agent_run.N_ROWS}
+_BEGIN_NS = 1_700_000_100 * 10**9  # 2023-11-14, of those bars
+NETWORKS = ("networks", "sequence", "agent")
 # More words of commands on a device: the run of the equity job fits all trees there, the night what is placed there.
-ON_DEVICE = {"run": _ON_CUDA, "networks": ("--place", "sequence=cpu")}
+ON_DEVICE = {"run": _ON_CUDA}
 
 
 def why_not(name: str) -> str:
     """Why a job cannot run here; empty where it can."""
-    if name == "networks":
+    if name in NETWORKS:
         return "" if importlib.util.find_spec("torch") else "networks need Torch"
     return "" if sys.version_info >= (3, 12) else "a GPU needs CPython 3.12: 3.11 gets XGBoost 3.2"
 
@@ -104,7 +120,7 @@ def perform(name: str, device: str, folder: pathlib.Path) -> int:
     from gpupipe.runtime.device import pick
     from tests.support.stand_in.counting import COUNTS
 
-    _write_bars(folder)
+    _write_bars(name, folder)
     counted, records = {}, {}
     for command, words in JOBS[name].items():
         COUNTS.clear()
@@ -118,13 +134,18 @@ def perform(name: str, device: str, folder: pathlib.Path) -> int:
     return 0
 
 
-def _write_bars(folder: pathlib.Path) -> None:
+def _write_bars(name: str, folder: pathlib.Path) -> None:
     import pyarrow.parquet as pq
 
+    from tests.support.agent_market import made_bars
     from tests.support.tiny import tiny_market
 
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(tiny_market().to_arrow(), folder / "bars.parquet")
+    panel = tiny_market()
+    if name in ONE_SYMBOL:
+        panel = made_bars(ONE_SYMBOL[name])
+        panel = panel.replace(time_ns=panel.time_ns + _BEGIN_NS)
+    pq.write_table(panel.to_arrow(), folder / "bars.parquet")
 
 
 if __name__ == "__main__":
