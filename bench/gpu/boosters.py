@@ -48,7 +48,7 @@ class Place:
     def wait(self) -> None:
         """Until the device is idle."""
         if self.device == "cuda":
-            self.xp.cuda.get_current_stream().synchronize()
+            self.xp.cuda.runtime.deviceSynchronize()  # XGBoost has streams of its own
 
     def rows(self, n: int, columns: int, seed: int, unknown: float = 0.0) -> Any:
         """float32 (n, columns), drawn on the host."""
@@ -156,16 +156,16 @@ def threads(place: Place, scale: float) -> Line:
     ended = time.perf_counter()
     same = sum(all(map(alike, a, b)) for a, b in zip(alone, beside, strict=True))
     return {
-        "equal": same,
-        "of": 11,
-        "ms_alone": 1000 * (middle - began) / 220,
+        "alike": same, "of": 11, "equal": same == 11, "ms_alone": 1000 * (middle - began) / 220,
         "ms_in_threads": 1000 * (ended - middle) / 220,
-    }
+    }  # fmt: skip
 
 
 def speed(place: Place, scale: float, growth: str, rows: str, outputs: str) -> Line:
     """Milliseconds a round: plain, with a parameter set before each, and with CUDA's own pool; and of the bins."""
     X = place.rows(int(int(rows) * scale), N_COLUMNS, 0)
+    place.matrix(X)  # loads the code
+    place.wait()
     began = time.perf_counter()
     bins = place.matrix(X)
     place.wait()
@@ -265,11 +265,18 @@ def cases() -> list[list[str]]:
     return found
 
 
-def measured(device: str = "cuda", scale: float = 1.0, limit_s: float = 60) -> Iterator[Line]:
-    """Every case, a line each; those of `turns` side by side, the others alone."""
+def measured(
+    device: str = "cuda", scale: float = 1.0, limit_s: float = 60, n_of_each: int | None = None
+) -> Iterator[Line]:
+    """Every case, a line each; those of `turns` side by side, the others alone.  n_of_each: of a name, all if None."""
+    from bench.runs import MODULE
+
+    every = cases()
+    chosen = [case for name in dict.fromkeys(case[0] for case in every)
+              for case in [one for one in every if one[0] == name][:n_of_each]]  # fmt: skip
 
     def line_of(case: list[str]) -> Line:
-        command = [sys.executable, "-m", __name__, case[0], device, str(scale), *case[1:]]
+        command = [*MODULE, "bench.gpu.boosters", case[0], device, str(scale), *case[1:]]
         line: Line = {"case": " ".join(case)}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
@@ -281,10 +288,10 @@ def measured(device: str = "cuda", scale: float = 1.0, limit_s: float = 60) -> I
             }
         return line | json.loads(done.stdout.splitlines()[-1])
 
-    together = [case for case in cases() if case[0] == "turns"]
+    together = [case for case in chosen if case[0] == "turns"]
     with concurrent.futures.ThreadPoolExecutor(6 if device == "cuda" else 2) as pool:
         yield from pool.map(line_of, together)
-    yield from (line_of(case) for case in cases() if case[0] != "turns")
+    yield from (line_of(case) for case in chosen if case[0] != "turns")
 
 
 if __name__ == "__main__":

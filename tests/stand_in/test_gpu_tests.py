@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
+from tests.support.gpu_tests import ROOT, files_with_gpu_tests
 from tests.support.ptx import why_not
 
-ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
     pytest.mark.skipif(sys.version_info < (3, 12), reason="a GPU needs CPython 3.12: 3.11 gets XGBoost 3.2"),
 ]
 AT_LEAST = 100  # tests that pass; those of networks and of cuDF are skipped
-
-
-def files_with_gpu_tests() -> list[str]:
-    """Files that mark tests, or use the fixture `device`: collecting all others takes longer than these tests."""
-    wanted = re.compile(r"mark\.gpu|def \w+\((?:[^)]*, )?device\b")
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [str(file.relative_to(ROOT)) for file in files if wanted.search(file.read_text())]
 
 
 def test_the_gpu_tests_pass_on_the_stand_in():

@@ -18,7 +18,7 @@ def test_a_line_for_each_kernel_of_a_step(monkeypatch):
     panel = simulate(2, 80)
     steps = dict(market_calls.steps(panel))
     name = "labels, first_touch, calendar"
-    monkeypatch.setattr(market_calls, "steps", lambda panel: [(name, steps[name])])
+    monkeypatch.setattr(market_calls, "steps", lambda *_: [(name, steps[name])])
     lines = list(market_calls.compared(panel, "labels.", functools.partial(by_ptx, (9, 0))))
     assert [(line["step"], line["kernel"]) for line in lines] == [
         (name, "labels.calendar_ends"),

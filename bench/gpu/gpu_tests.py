@@ -1,0 +1,51 @@
+"""The tests that a GPU runs: how many passed, and the names of those that did not, also where one hangs or crashes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+
+from bench import runs
+from bench.runs import Line
+from tests.support.gpu_tests import files_with_gpu_tests
+
+_OUTCOME = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)(?: \(.*\))?(?: +\[ *\d+%\])?$", re.MULTILINE)
+_BROKEN = re.compile(r"^_+ ERROR collecting (\S+) _+$", re.MULTILINE)
+_COUNTS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "error_count", "SKIPPED": "skipped"}
+
+
+def measured(place: str, limit_s: float) -> Iterator[Line]:
+    """Run the GPU tests of the files in a folder, or of one file; a line with counts and names.
+
+    A test file that cannot be imported is an error, and the others run.
+    """
+    files = [name for name in files_with_gpu_tests() if name.startswith(place)]
+    options = ["-v", "-m", "gpu", "--color=no", "--tb=line", "-p", "no:cacheprovider"]
+    with tempfile.TemporaryFile("w+") as text:
+        try:
+            code: int | str = subprocess.run(
+                [*runs.MODULE, "pytest", *options, "--continue-on-collection-errors", *files], stdout=text, stderr=subprocess.STDOUT, cwd=runs.ROOT,
+                timeout=limit_s,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            code = f"stopped after {limit_s:.0f} s"
+        text.seek(0)
+        yield {"exit_code": code, **outcomes(text.read(), code)}
+
+
+def outcomes(text: str, code: int | str) -> Line:
+    """What `pytest -v` says of each test: counts, and names that failed; the end of the text where pytest was stopped.
+
+    code: its exit code, or why it has none. The last lines name the test at which it was stopped.
+    """
+    found = _OUTCOME.findall(text)
+    counts = Counter(_COUNTS[outcome] for _, outcome in found)
+    failures = [name for name, outcome in found if outcome in ("FAILED", "ERROR")] + _BROKEN.findall(text)
+    line: Line = {**counts, "failures": failures[:40]}
+    if code not in (0, 1):
+        how = code if isinstance(code, str) else f"ended with exit code {code}"
+        line |= {"error": f"pytest {how}", "where": text.strip().splitlines()[-3:]}
+    return line
