@@ -17,12 +17,11 @@ def described() -> Iterator[Line]:
     """The GPU, its driver, its memory, the cores beside it, and versions."""
     import cupy
 
-    runtime = cupy.cuda.runtime
-    free, whole = runtime.memGetInfo()
+    free, whole = cupy.cuda.runtime.memGetInfo()
     yield {
-        "capability": cupy.cuda.Device().compute_capability, "driver": runtime.driverGetVersion(),
-        "runtime": runtime.runtimeGetVersion(), "memory_gb": whole / 1e9, "free_gb": free / 1e9, "cores": cores(),
-        "versions": fingerprint.versions(),
+        "capability": cupy.cuda.Device().compute_capability, "driver": cupy.cuda.runtime.driverGetVersion(),
+        "runtime": cupy.cuda.runtime.runtimeGetVersion(), "memory_gb": whole / 1e9, "free_gb": free / 1e9,
+        "cores": cores(), "versions": fingerprint.versions(),
     }  # fmt: skip
 
 
