@@ -33,6 +33,7 @@ from bench.gpu import alone
 from bench.gpu.sizes import SMALL, Sizes
 from bench.gpu.steps import STEPS, why_not
 from gpupipe.runtime.device import why_no_cuda
+from gpupipe.runtime.interrupts import Stopped, stoppable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f"there is no GPU to measure on: {reason}")
     if chosen.alone:  # --minutes are of this step then
         return alone.run(chosen.alone, chosen)
+    try:
+        with stoppable("stopped"):
+            return run(chosen, words)
+    except Stopped as stopped:
+        return stopped.exit_code
+
+
+def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run the chosen steps, each in a process; 1 where one has failed."""
     failed, end = 0, time.monotonic() + 60 * chosen.minutes
     for step in STEPS:
         if step not in chosen.steps:

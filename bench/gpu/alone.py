@@ -54,8 +54,13 @@ def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: 
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             code = None
-        finally:
-            _end(process)
+            process.send_signal(signal.SIGABRT)  # it writes where it is, and ends
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+        finally:  # with all that it has started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         text.seek(0)
         said = text.read()
     sys.stderr.write(said)
@@ -67,17 +72,6 @@ def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: 
         add(out, step, {"error": f"ended with exit code {code}", "where": said.strip().splitlines()[-4:]})
     add(out, "seconds", {"step": step, "seconds": round(time.monotonic() - began, 1)})
     return code != 0
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started; one that hangs writes where."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGABRT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _stack(said: str) -> list[str]:

@@ -268,7 +268,10 @@ def cases() -> list[list[str]]:
 def measured(
     device: str = "cuda", scale: float = 1.0, limit_s: float = 60, n_of_each: int | None = None
 ) -> Iterator[Line]:
-    """Every case, a line each; those of `turns` side by side, the others alone.  n_of_each: of a name, all if None."""
+    """Every case, a line each; those of `turns` side by side, the others alone.
+
+    n_of_each: so many of each name, for a trial: all side by side. None: all.
+    """
     from bench.runs import MODULE
 
     every = cases()
@@ -288,10 +291,10 @@ def measured(
             }
         return line | json.loads(done.stdout.splitlines()[-1])
 
-    together = [case for case in chosen if case[0] == "turns"]
+    together = [case for case in chosen if case[0] == "turns" or n_of_each]
     with concurrent.futures.ThreadPoolExecutor(6 if device == "cuda" else 2) as pool:
         yield from pool.map(line_of, together)
-    yield from (line_of(case) for case in chosen if case[0] != "turns")
+    yield from (line_of(case) for case in chosen if case not in together)
 
 
 if __name__ == "__main__":

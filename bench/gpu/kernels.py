@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,22 +15,23 @@ from bench.gpu.market_calls import compared
 from bench.gpu.sizes import Sizes
 from gpupipe.data.panel import Panel
 from gpupipe.kernels import gpu_launch
+from gpupipe.kernels.elementary import log_growth
 from tests.support.kernel_calls import Call
 from tests.support.ptx.comparison import STATE
 
 
 def measured(panel: Panel, sizes: Sizes, only: str = "") -> Iterator[runs.Line]:
-    """A line with the rate of copies, then a line for each kernel of each step.
+    """A line with the rates of copies and the time of a launch, then a line for each kernel of each step.
 
-    ms: of the kernel alone, summed over its calls.  gb_s: bytes of the kernel's arrays, scratch memory left out, over
-    these milliseconds: what has to be read or written at least once, if every array is.  share: of the rate at which
-    the GPU copies.
+    launch_us: microseconds of the host for a launch by the kernel's call.  ms: of the kernel alone, summed over its
+    calls.  gb_s: bytes of the kernel's arrays, scratch memory left out, over these milliseconds: what has to be read or
+    written at least once, if every array is.  share: of the rate at which the GPU copies.
     """
     import cupy
 
     source, target = (cupy.zeros(sizes.copied_bytes, cupy.uint8) for _ in range(2))
     rates = copy_rates(source, target)
-    yield {"step": "copies", **rates}
+    yield {"step": "copies", **rates, "launch_us": launch_microseconds()}
     # The device copies until the launch that follows is queued: the kernel is timed, and not what Python does.
     run = functools.partial(on_gpu, functools.partial(cupy.copyto, target, source), sizes.launches)
     for line in compared(panel, only, run, sizes.valued_bonds):
@@ -87,6 +89,21 @@ def milliseconds(call: Callable[[], Any], before: Callable[[], Any] | None = Non
         end.synchronize()
         spent.append(cupy.cuda.get_elapsed_time(begin, end))
     return statistics.median(spent)
+
+
+def launch_microseconds(n: int = 1_000) -> float:
+    """The host's microseconds for a launch: the mean of many of a small kernel, which the device does meanwhile."""
+    import cupy
+
+    source, target = (cupy.ones(128, np.float32) for _ in range(2))
+    log_growth(128, source, target)
+    cupy.cuda.runtime.deviceSynchronize()
+    began = time.perf_counter()
+    for _ in range(n):
+        log_growth(128, source, target)
+    spent = time.perf_counter() - began
+    cupy.cuda.runtime.deviceSynchronize()
+    return 1e6 * spent / n
 
 
 def copy_rates(source: Any, target: Any) -> runs.Line:

@@ -18,7 +18,7 @@ class Step:
     """A step: what measures it, its limit in seconds, the modules that it needs, and whether it reads --series.
 
     >>> STEPS["pool"].needs, STEPS["pool"].limit_s
-    (('torch',), 60)
+    (('torch', 'rmm'), 60)
     """
 
     measure: Measure
@@ -29,9 +29,9 @@ class Step:
 
 def why_not(step: str, chosen: argparse.Namespace) -> str:
     """Why a step is left out; empty where it is not."""
-    missing = [name for name in STEPS[step].needs if importlib.util.find_spec(name) is None]
-    if missing:
-        return f"{' and '.join(missing)} cannot be imported: {' and '.join(FROM[name] for name in missing)}"
+    for name in STEPS[step].needs:
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed: {FROM[name]}"
     if STEPS[step].of_series and chosen.series is None:
         return "--series names no file"
     return ""
@@ -40,7 +40,8 @@ def why_not(step: str, chosen: argparse.Namespace) -> str:
 SPARE_S = 20  # for a step to say what it has, before it is stopped
 FROM = {
     "torch": "pip install 'gpupipe[torch]', in a build for CUDA",
-    "cuml": "pip install 'gpupipe[cuda13]', which brings cuML",
+    "cuml": "pip install 'gpupipe[cuda13]'",
+    "rmm": "pip install 'gpupipe[cuda13]'",
     "pytest": "pip install 'gpupipe[test]'",
 }
 
@@ -92,7 +93,7 @@ STEPS: dict[str, Step] = {
     "boosters": Step(boosters, 240),
     "tests": Step(tests, 240, ("pytest",)),
     "job": Step(_of("workloads", "job"), 300),
-    "pool": Step(_of("networks", "pool"), 60, ("torch",)),
+    "pool": Step(_of("networks", "pool"), 60, ("torch", "rmm")),
     "windows": Step(_of("networks", "windows"), 60, ("torch",), of_series=True),
     "epoch": Step(_of("networks", "epoch"), 150, ("torch",), of_series=True),
     "loss": Step(_of("networks", "loss"), 90, ("torch",), of_series=True),

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import signal
 import sys
 import time
 
@@ -98,7 +99,8 @@ def test_a_step_that_crashes_or_hangs_is_a_line_and_the_next_one_runs(lines, tmp
     assert [(line["kind"], line["step"]) for line in seconds] == [("seconds", "agent"), ("seconds", "bonds")]
 
 
-def test_what_a_step_has_started_ends_with_it(lines, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_a_step_has_started_ends_with_it(lines, tmp_path, monkeypatch, interrupted, capfd):
     out, _ = lines
     child = tmp_path / "child"
     script_of(
@@ -106,7 +108,14 @@ def test_what_a_step_has_started_ends_with_it(lines, tmp_path, monkeypatch, capf
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])",
         f"pathlib.Path({str(child)!r}).write_text(str(child.pid))", "time.sleep(600)",
     )  # fmt: skip
-    assert alone.run_in_process("agent", [], out, 3)
+    if interrupted:
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 2)
+        with pytest.raises(KeyboardInterrupt):
+            alone.run_in_process("agent", [], out, 600)
+        signal.signal(signal.SIGALRM, before)
+    else:
+        assert alone.run_in_process("agent", [], out, 2)
     state = pathlib.Path(f"/proc/{child.read_text()}/stat")
     with contextlib.suppress(OSError):  # it is gone, or will be, or waits to be read by its new parent
         while state.read_text().split()[2] != "Z":
@@ -127,9 +136,9 @@ def test_a_step_whose_library_is_missing_is_left_out_with_the_reason(lines, monk
     monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
     assert on_gpu.main(["--out", str(out), "--steps", "pool,cuml,tests"]) == 0
     assert {line["kind"]: line["skipped"] for line in read()} == {
-        "tests": "pytest cannot be imported: pip install 'gpupipe[test]'",
-        "pool": "torch cannot be imported: pip install 'gpupipe[torch]', in a build for CUDA",
-        "cuml": "cuml cannot be imported: pip install 'gpupipe[cuda13]', which brings cuML",
+        "tests": "pytest is not installed: pip install 'gpupipe[test]'",
+        "pool": "torch is not installed: pip install 'gpupipe[torch]', in a build for CUDA",
+        "cuml": "cuml is not installed: pip install 'gpupipe[cuda13]'",
     }
 
 
@@ -174,6 +183,12 @@ tests/a.py::test_three SKIPPED (no cuDF)                                 [ 75%]
 tests/b.py::test_four ERROR                                              [100%]
 ==================================== ERRORS ====================================
 ________________________ ERROR collecting tests/c.py _________________________
+=============================== warnings summary ===============================
+tests/a.py::test_one
+  /lib/cupy/launch.py:12: PerformanceWarning: few blocks
+    launch()
+
+========== 1 failed, 1 passed, 1 skipped, 1 warning, 2 errors in 3.10s =========
 """
 
 
@@ -181,6 +196,7 @@ def test_outcomes_of_tests_are_read_line_by_line():
     assert gpu_tests.outcomes(PYTEST, 1) == {
         "passed": 1, "failed": 1, "skipped": 1, "error_count": 1,
         "failures": ["tests/a.py::test_two[a PASSED b]", "tests/b.py::test_four", "tests/c.py"],
+        "warnings": ["PerformanceWarning: few blocks"],
     }  # fmt: skip
     hung = gpu_tests.outcomes("tests/a.py::test_one PASSED\ntests/a.py::test_two ", "stopped after 9 s")
     assert hung["passed"] == 1 and hung["error"] == "pytest stopped after 9 s"

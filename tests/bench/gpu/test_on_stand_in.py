@@ -77,7 +77,8 @@ def test_machine(lines):
 
 def test_kernels(lines):
     copies, *others = lines["kernels"]
-    assert copies["step"] == "copies" and numbers(copies, "on_device_gb_s", "to_device_gb_s", "to_host_gb_s")
+    assert copies["step"] == "copies"
+    assert numbers(copies, "on_device_gb_s", "to_device_gb_s", "to_host_gb_s", "launch_us")
     assert len({line["step"] for line in others}) == 12 and len({line["kernel"] for line in others}) >= 30
     for line in others:
         assert line["differ"] == line["ulps"] == 0 and line["where"] == ""
@@ -108,7 +109,7 @@ def test_job(lines):
 @pytest.mark.parametrize("step", NETWORKS)
 def test_without_torch_networks_are_left_out_with_the_reason(lines, step):
     assert [line["skipped"] for line in lines[step]] == [
-        "torch cannot be imported: pip install 'gpupipe[torch]', in a build for CUDA"
+        "torch is not installed: pip install 'gpupipe[torch]', in a build for CUDA"
     ]
 
 
