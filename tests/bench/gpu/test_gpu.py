@@ -204,6 +204,22 @@ def test_outcomes_of_tests_are_read_line_by_line():
     assert gpu_tests.outcomes("no tests ran", 5)["error"] == "pytest ended with exit code 5"
 
 
+@pytest.mark.parametrize(("line", "wrong"), [
+    ({"differ": 0, "equal": True}, False),
+    ({"differ": 2}, True),
+    ({"equal": False}, True),
+    ({"failures": ["tests/a.py::test_two"], "passed": 9}, True),
+    ({"failures": [], "passed": 9, "exit_code": 0}, False),
+    ({"skipped": "torch is not installed"}, False),
+    ({"case": "turns 1 zeros", "rounds_unlike_a_fresh_booster": [1]}, True),
+    ({"case": "turns 1 plain", "rounds_unlike_a_fresh_booster": [1]}, False),
+    ({"before": 8, "with_tensor": 8, "with_array": 24, "bytes": 32}, True),
+    ({"before": 8, "with_tensor": 24, "with_array": 40, "bytes": 32}, False),
+])  # fmt: skip
+def test_a_line_is_wrong_that_says_so(line, wrong):
+    assert page.is_wrong(line) is wrong
+
+
 def test_the_page_puts_what_is_wrong_first_and_escapes_texts(tmp_path, capsys):
     about = {"device": "GPU <1>", "cupy": "14", "time": "2026-11-30"}
     lines = [
