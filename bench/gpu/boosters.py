@@ -11,6 +11,7 @@ fitted on the first. On the CPU every case is right, which tests hold.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import json
 import statistics
 import subprocess
@@ -244,39 +245,40 @@ def cuts(place: Place, scale: float) -> Line:
             for name, values in numbers.items()}  # fmt: skip
 
 
+# Growth, rows and outputs whose rounds are timed.
+SPEEDS = [
+    ("depth 3", 15_000, 2), ("8 leaves", 15_000, 2), ("depth 4", 15_000, 12), ("depth 4", 150_000, 12),
+    ("8 leaves", 150_000, 2), ("depth 4", 600_000, 12),
+]  # fmt: skip
 CASES: dict[str, Callable[..., Line]] = {
     "turns": turns, "cuts": cuts, "threads": threads, "speed": speed, "reading": reading,
 }  # fmt: skip
 
 
 def cases() -> list[list[str]]:
-    """All cases, the most valuable first: is gpupipe's own way right?"""
-    found = []
-    for way in ("zeros", "set", "plain", "predict"):
+    """All cases, the most valuable first: gpupipe's own ways, times, then the ways that are known to be wrong."""
+    return [
+        *_turns("zeros", "set"), ["cuts"], ["reading"], ["threads"],
+        *(["speed", growth, str(rows), str(outputs)] for growth, rows, outputs in SPEEDS),
+        *_turns("plain", "predict"),
+    ]  # fmt: skip
+
+
+def _turns(*ways: str) -> Iterator[list[str]]:
+    for way in ways:
         for first, second, *unknown in PAIRS:
-            found.append(["turns", str(first), str(second), "/".join(map(str, unknown)), "depth 4", "2", way])
-        found.append(["turns", "15000", "15011", "0/0", "8 leaves", "12", way])
-    found += [["cuts"], ["reading"], ["threads"]]
-    for growth, rows, outputs in (
-        ("depth 3", 15_000, 2), ("8 leaves", 15_000, 2), ("depth 4", 15_000, 12), ("depth 4", 150_000, 12),
-        ("8 leaves", 150_000, 2), ("depth 4", 600_000, 12),
-    ):  # fmt: skip
-        found.append(["speed", growth, str(rows), str(outputs)])
-    return found
+            yield ["turns", str(first), str(second), "/".join(map(str, unknown)), "depth 4", "2", way]
+        yield ["turns", "15000", "15011", "0/0", "8 leaves", "12", way]
 
 
 def measured(
-    device: str = "cuda", scale: float = 1.0, limit_s: float = 60, n_of_each: int | None = None
+    device: str = "cuda", scale: float = 1.0, limit_s: float = 40, n_of_each: int | None = None
 ) -> Iterator[Line]:
-    """Every case, a line each; those of `turns` side by side, the others alone.
+    """Every case, a line each; neighbours of `turns` side by side, the others alone.
 
-    n_of_each: so many of each name, for a trial: all side by side. None: all.
+    limit_s: of a case.  n_of_each: so many of each name, for a trial: all side by side. None: all.
     """
     from bench.runs import MODULE
-
-    every = cases()
-    chosen = [case for name in dict.fromkeys(case[0] for case in every)
-              for case in [one for one in every if one[0] == name][:n_of_each]]  # fmt: skip
 
     def line_of(case: list[str]) -> Line:
         command = [*MODULE, "bench.gpu.boosters", case[0], device, str(scale), *case[1:]]
@@ -286,15 +288,17 @@ def measured(
         except subprocess.TimeoutExpired:
             return line | {"error": f"not done in {limit_s:.0f} s"}
         if done.returncode:
-            return line | {
-                "error": f"ended by {done.returncode}: {' | '.join(done.stderr.strip().splitlines()[-2:])[:200]}"
-            }
+            said = " | ".join(done.stderr.strip().splitlines()[-2:])[:200]
+            return line | {"error": f"ended by {done.returncode}: {said}"}
         return line | json.loads(done.stdout.splitlines()[-1])
 
-    together = [case for case in chosen if case[0] == "turns" or n_of_each]
+    every = cases()
+    if n_of_each is not None:
+        every = [case for k, case in enumerate(every) if [one[0] for one in every[:k]].count(case[0]) < n_of_each]
     with concurrent.futures.ThreadPoolExecutor(6 if device == "cuda" else 2) as pool:
-        yield from pool.map(line_of, together)
-    yield from (line_of(case) for case in chosen if case not in together)
+        for together, some in itertools.groupby(every, lambda case: case[0] == "turns" or n_of_each is not None):
+            in_order = pool.map if together else map
+            yield from in_order(line_of, some)
 
 
 if __name__ == "__main__":

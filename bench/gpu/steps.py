@@ -92,7 +92,7 @@ STEPS: dict[str, Step] = {
     "kernels": Step(kernels, 300),
     "boosters": Step(boosters, 240),
     "tests": Step(tests, 240, ("pytest",)),
-    "job": Step(_of("workloads", "job"), 300),
+    "job": Step(_of("workloads", "job"), 400),
     "pool": Step(_of("networks", "pool"), 60, ("torch", "rmm")),
     "windows": Step(_of("networks", "windows"), 60, ("torch",), of_series=True),
     "epoch": Step(_of("networks", "epoch"), 150, ("torch",), of_series=True),

@@ -169,9 +169,16 @@ def test_on_a_cpu_rounds_on_matrices_in_turn_are_right_in_every_way(way):
     }
 
 
+def test_the_ways_that_are_known_to_be_wrong_come_last():
+    names = [case[0] for case in boosters.cases()]
+    ways = [case[-1] for case in boosters.cases() if case[0] == "turns"]
+    assert ways == ["zeros"] * 7 + ["set"] * 7 + ["plain"] * 7 + ["predict"] * 7
+    assert names[:14] == ["turns"] * 14 == names[-14:] and set(names) == set(boosters.CASES)
+
+
 def test_a_case_is_a_process_whose_end_is_a_line(monkeypatch):
     monkeypatch.setattr(boosters, "cases", lambda: [["reading"], ["turns", "1", "2", "0/0", "no growth", "2", "set"]])
-    wrong, reading = boosters.measured("cpu", scale=0.01)
+    reading, wrong = boosters.measured("cpu", scale=0.01)
     assert "KeyError" in wrong["error"]
     assert reading["case"] == "reading" and reading["inplace_distance"] == 0 and reading["inplace_all_ms"] > 0
 

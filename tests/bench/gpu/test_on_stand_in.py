@@ -99,10 +99,10 @@ def test_tests(lines):
 
 
 def test_job(lines):
-    first, cuda, cpu, compared = lines["job"]
-    assert [line["on"] for line in (first, cuda, cpu)] == ["cuda", "cuda", "cpu"]
+    first, cpu, cuda, compared = lines["job"]
+    assert [line["on"] for line in (first, cpu, cuda)] == ["cuda", "cpu", "cuda"] and compared["ratio"] > 0
     assert numbers(cuda, "seconds", "to_device", "to_host") and cpu["to_device"] == cpu["to_host"] == 0
-    assert compared["models"] > 0 and compared["gain_apart_largest"] == compared["gain_apart_of_two_gpu_runs"] == 0
+    assert all(line["models"] > 10 and line["gain_apart_largest"] == 0 for line in (first, cpu, cuda))
 
 
 @pytest.mark.skipif(HAS_TORCH, reason="Torch is installed: the steps of networks are not left out")
