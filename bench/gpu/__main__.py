@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser().parse_args(words)
     chosen.sizes = SMALL if chosen.small else Sizes()
+    chosen.presets = chosen.presets[:1] if chosen.small else chosen.presets
     if unknown := set(chosen.steps) - set(STEPS):
         raise SystemExit(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     if reason := why_no_cuda():
@@ -78,8 +79,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--series", type=pathlib.Path, help="a Parquet file of one series, for networks")
     options.add_argument("--out", type=pathlib.Path, required=True, help="lines are added")
     options.add_argument("--steps", type=runs.numbers(str), default=list(STEPS), help="separated by commas; all")
-    options.add_argument("--presets", type=runs.numbers(str), default=["fast", "balanced", "quality"])
-    options.add_argument("--minutes", type=float, default=60.0, help="in all; a step is stopped there, none begins")
+    options.add_argument(
+        "--presets", type=runs.numbers(str), default=["fast", "balanced", "quality"], help="of networks"
+    )
+    options.add_argument("--minutes", type=float, default=60.0, help="in all; the step that runs then is stopped")
     options.add_argument("--small", action="store_true", help="little of each step: a trial of a minute or two")
     options.add_argument("--alone", choices=list(STEPS), help=argparse.SUPPRESS)  # what the process of a step is given
     return options
