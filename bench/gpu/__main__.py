@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser().parse_args(words)
     chosen.sizes = SMALL if chosen.small else Sizes()
-    chosen.presets = chosen.presets[:1] if chosen.small else chosen.presets
+    if chosen.small:
+        del chosen.presets[1:]
     if unknown := set(chosen.steps) - set(STEPS):
         raise SystemExit(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     if reason := why_no_cuda():
