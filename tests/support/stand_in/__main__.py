@@ -41,24 +41,26 @@ def main(words: Sequence[str]) -> int:
 def perform(command: str, arguments: Sequence[str], options: Sequence[str] = ()) -> int:
     """Do a command of gpupipe, pytest, or a module whose name has a dot, such as bench.gpu; its exit code.
 
-    options: of the stand-in, also for the processes that modules of bench start.
+    options: of the stand-in, also for the processes that bench starts.
     """
-    if command == "pytest":
-        import pytest
+    if command == "pytest" or "." in command:
+        from bench import runs
 
-        return int(pytest.main(["-p", "no:cacheprovider", *arguments]))
-    if "." in command:
-        return _run_module(command, arguments, options)
+        runs.MODULE = (sys.executable, "-m", "tests.support.stand_in", *options)
+        return _pytest(arguments) if command == "pytest" else _module(command, arguments)
     from gpupipe.cli.main import main as gpupipe
 
     return gpupipe([command, *arguments])
 
 
-def _run_module(name: str, arguments: Sequence[str], options: Sequence[str]) -> int:
-    if name.startswith("bench."):
-        from bench import runs
+def _pytest(arguments: Sequence[str]) -> int:
+    import pytest
 
-        runs.MODULE = (sys.executable, "-m", "tests.support.stand_in", *options)
+    return int(pytest.main(["-p", "no:cacheprovider", *arguments]))
+
+
+def _module(name: str, arguments: Sequence[str]) -> int:
+    """Run a module as `python -m` does."""
     sys.argv = [name, *arguments]
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
