@@ -16,7 +16,8 @@
 
 The most valuable step comes first. Each step is a process of its own with a limit of time, and adds JSON lines to the
 file at once: nothing is lost where one fails, crashes, hangs or time ends. A step that fails or is left out adds a line
-that says why, and the next one runs. --steps chooses. The machine needs no network.
+that says why, and the next one runs. The exit code is 1 where a line is wrong. --steps chooses. The machine needs no
+network.
 `python -m bench.gpu.page LINES.jsonl` draws a page. Never run on a GPU yet.
 """
 

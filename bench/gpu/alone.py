@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -20,24 +21,28 @@ import traceback
 from collections.abc import Sequence
 
 from bench import runs
+from bench.gpu.page import is_wrong
 from bench.gpu.steps import STEPS
 from bench.runs import Line
 
-FAILED = 3  # exit code of a step that has added the line that says why
+FAILED = 3  # exit code of a step that has added a line that says what is wrong
 GRACE_S = 5  # to write where it hangs
 
 
 def run(step: str, chosen: argparse.Namespace) -> int:
-    """Run a step in this process, and add its lines; the exit code."""
+    """Run a step in this process, and add its lines; the exit code, FAILED where one of them is wrong."""
     about()  # not when something has failed: a fault of CUDA stays for the rest of the process
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash would write all of its memory
+    code = 0
     try:
         for line in STEPS[step].measure(chosen):
             add(chosen.out, step, line)
+            code = FAILED if is_wrong(line) else code
     except (Exception, SystemExit) as error:
         where = traceback.format_exc().splitlines()[-3:]
         add(chosen.out, step, {"error": f"{type(error).__name__}: {error}", "where": where})
         return FAILED
-    return 0
+    return code
 
 
 def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: float) -> bool:

@@ -35,8 +35,10 @@ def measured(panel: Panel, sizes: Sizes, only: str = "") -> Iterator[runs.Line]:
     # The device copies until the launch that follows is queued: the kernel is timed, and not what Python does.
     run = functools.partial(on_gpu, functools.partial(cupy.copyto, target, source), sizes.launches)
     for line in compared(panel, only, run, sizes.valued_bonds):
-        gb_s = line["bytes"] / line["ms"] / 1e6 if line["ms"] else 0.0
-        yield {**line, "gb_s": gb_s, "share": gb_s / rates["on_device_gb_s"]}
+        if line.get("ms"):
+            gb_s = line["bytes"] / line["ms"] / 1e6
+            line |= {"gb_s": gb_s, "share": gb_s / rates["on_device_gb_s"]}
+        yield line
 
 
 def on_gpu(busy: Callable[[], Any], times: int, call: Call, arguments: list[Any]) -> runs.Line:

@@ -58,7 +58,8 @@ def compared(
 ) -> Iterator[runs.Line]:
     """A line for each kernel of each step: values, those whose bits differ from the CPU loop's, and what `run` adds.
 
-    run(call, arguments): runs a call over copies of its arguments, in place; numbers that it returns are added up.
+    run(call, arguments): runs a call over copies of its arguments, in place; numbers that it returns are added up. A
+        line has the error in which a step ends, and the next step follows.
     only: how the full names of the kernels begin.
     """
     for step, compute in steps(panel, n_bonds):
@@ -78,10 +79,16 @@ def compared(
             for output, a, b in outputs_of(call, got, call.after):
                 comparison.add(output, a, b)
 
-        with each_call(use):
-            compute()
+        failed = None
+        try:
+            with each_call(use):
+                compute()
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
         for name, comparison in found.items():
             yield {
                 "step": step, "kernel": name, "values": comparison.values, "differ": comparison.differ,
                 "ulps": comparison.ulps, "where": comparison.where, **numbers[name],
             }  # fmt: skip
+        if failed is not None:
+            yield {"step": step, "error": failed}

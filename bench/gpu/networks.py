@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.gpu import caught
 from bench.gpu.workloads import differing_values
 from bench.runs import Line
 from gpupipe.runtime.device import pick, pool_statistics, torch_on
@@ -78,11 +80,17 @@ def epoch(chosen: argparse.Namespace) -> Iterator[Line]:
     for preset in chosen.presets:
         for precision in ("fp32", "bf16"):
             for captured in (True, False):
-                seconds, loss = trained(problem, preset, precision, captured)
-                yield {
-                    "preset": preset, "precision": precision, "captured": captured, "rows": problem.training.n,
-                    "epoch_s": statistics.median(seconds[1:]), "first_epoch_s": seconds[0], "validation_loss": loss,
-                }  # fmt: skip
+                case = {"preset": preset, "precision": precision, "captured": captured}
+                yield caught.line_of(case, functools.partial(epoch_line, problem, **case))
+
+
+def epoch_line(problem: Any, preset: str, precision: str, captured: bool) -> Line:
+    """Seconds of an epoch, the first left out, and the best validation loss."""
+    seconds, loss = trained(problem, preset, precision, captured)
+    return {
+        "rows": problem.training.n, "epoch_s": statistics.median(seconds[1:]), "first_epoch_s": seconds[0],
+        "validation_loss": loss,
+    }  # fmt: skip
 
 
 def loss(chosen: argparse.Namespace) -> Iterator[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench import runs
+from bench.gpu import caught
 from bench.runs import Line
 from bench.timing import alternate
 from gpupipe.runtime.device import pick
@@ -145,14 +147,18 @@ def cuml(chosen: argparse.Namespace) -> Iterator[Line]:
         "forest": lambda: RandomForestClassifier(n_estimators=sizes.trees, max_depth=7, n_bins=64, random_state=1),
         "linear": lambda: LogisticRegression(),
     }
-    ours = [f"forest.trees={sizes.trees}"]
-    for name, make in makers.items():
+
+    def measured(name: str) -> Line:
+        make = makers[name]
         theirs = make().fit(*train)
-        seconds, _ = alternate(1, {name: lambda make=make: make().fit(*train)}, device)
+        seconds, _ = alternate(1, {name: lambda: make().fit(*train)}, device)
         probability = device.to_host(device.asarray(theirs.predict_proba(test[0])))
-        line = {"family": name, "cuml_ms": 1000 * seconds[name], "cuml_loss": log_loss(probability, test[1])}
-        spent, probability = fitted(FAMILY[name], X, y, half, device, ours)
-        yield {**line, "ours_ms": 1000 * spent, "ours_loss": log_loss(probability, test[1])}
+        line = {"cuml_ms": 1000 * seconds[name], "cuml_loss": log_loss(probability, test[1])}
+        spent, probability = fitted(FAMILY[name], X, y, half, device, [f"forest.trees={sizes.trees}"])
+        return {**line, "ours_ms": 1000 * spent, "ours_loss": log_loss(probability, test[1])}
+
+    for name in makers:
+        yield caught.line_of({"family": name}, functools.partial(measured, name))
 
 
 def log_loss(probability: np.ndarray, y: np.ndarray) -> float:

@@ -57,6 +57,12 @@ def test_a_line_is_kept_at_once(lines, capsys):
     assert [line["gb_s"] for line in read()] == [1, 2] and "gb_s" in capsys.readouterr().out
 
 
+@pytest.fixture(autouse=True)
+def core_limit(monkeypatch):
+    """A step lowers the limit of its process, which is this one here."""
+    monkeypatch.setattr(alone.resource, "setrlimit", lambda *_: None)
+
+
 @pytest.mark.parametrize("error", [ValueError("no such thing"), SystemExit("the job failed with status 2")])
 def test_a_step_that_fails_is_a_line(lines, monkeypatch, error):
     def failing(chosen):
@@ -69,6 +75,12 @@ def test_a_step_that_fails_is_a_line(lines, monkeypatch, error):
     before, line = read()
     assert before["ms"] == 1.0 and line["kind"] == "job"
     assert line["error"] == f"{type(error).__name__}: {error}" and any("raise" in text for text in line["where"])
+
+
+def test_a_step_with_a_wrong_line_has_failed(lines, monkeypatch):
+    out, read = lines
+    monkeypatch.setitem(STEPS, "bonds", Step(lambda chosen: iter([{"differ": 1}, {"differ": 0}]), 10))
+    assert on_gpu.main(["--out", str(out), "--alone", "bonds"]) == alone.FAILED and len(read()) == 2
 
 
 def script_of(tmp_path, monkeypatch, *words):
@@ -220,6 +232,8 @@ def test_outcomes_of_tests_are_read_line_by_line():
     ({"skipped": "torch is not installed"}, False),
     ({"case": "turns 1 zeros", "rounds_unlike_a_fresh_booster": [1]}, True),
     ({"case": "turns 1 plain", "rounds_unlike_a_fresh_booster": [1]}, False),
+    ({"case": "turns 1 plain", "error": "ended by -6"}, False),
+    ({"case": "reading", "error": "ended by -6"}, True),
     ({"before": 8, "with_tensor": 8, "with_array": 24, "bytes": 32}, True),
     ({"before": 8, "with_tensor": 24, "with_array": 40, "bytes": 32}, False),
 ])  # fmt: skip

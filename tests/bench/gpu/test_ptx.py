@@ -27,6 +27,22 @@ def test_a_line_for_each_kernel_of_a_step(monkeypatch):
     assert all(line["values"] > 0 and line["differ"] == 0 for line in lines)
 
 
+def test_a_step_that_fails_is_a_line_and_the_next_one_follows(monkeypatch):
+    panel = simulate(2, 80)
+    steps = dict(market_calls.steps(panel))
+    names = ("labels, first_touch, calendar", "classes")
+    monkeypatch.setattr(market_calls, "steps", lambda *_: [(name, steps[name]) for name in names])
+
+    def run(call, arguments):
+        if call.kernel.full_name == "labels.label_cube":
+            raise MemoryError("no memory is left")
+        return {}
+
+    ends, failed, classes = market_calls.compared(panel, "", run)
+    assert (ends["kernel"], classes["kernel"]) == ("labels.calendar_ends", "labels.barrier_labels")
+    assert failed == {"step": names[0], "error": "MemoryError: no memory is left"}
+
+
 def test_cuts_are_rising_quantiles_of_the_known_values():
     values = np.array([[1, 5, np.nan], [np.nan, 5, np.nan], [3, 5, np.nan]], np.float32)
     first, second, unknown = market_calls.cuts_of(values)
