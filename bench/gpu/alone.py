@@ -39,6 +39,7 @@ def run(step: str, chosen: argparse.Namespace) -> int:
             add(chosen.out, step, line)
             code = FAILED if is_wrong(line) else code
     except (Exception, SystemExit) as error:
+        traceback.print_exc()
         where = traceback.format_exc().splitlines()[-3:]
         add(chosen.out, step, {"error": f"{type(error).__name__}: {error}", "where": where})
         return FAILED
@@ -48,8 +49,9 @@ def run(step: str, chosen: argparse.Namespace) -> int:
 def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: float) -> bool:
     """Run `python -m bench.gpu WORDS` for one step, and add the line that it could not add; whether it failed.
 
-    A last line has its seconds.
+    What it writes to standard error is kept beside the lines. A last line has its seconds.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as text:
         command = [*runs.MODULE, "bench.gpu", *words, "--minutes", str(limit_s / 60), "--alone", step]
@@ -62,13 +64,17 @@ def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: 
             process.send_signal(signal.SIGABRT)  # it writes where it is, and ends
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S)
-        finally:  # with all that it has started
+        finally:  # with all that it has started; one that waits for the driver may not end
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
         text.seek(0)
         said = text.read()
     sys.stderr.write(said)
+    if said:
+        with log_of(out).open("a") as log:
+            log.write(f"{step}:\n{said}\n")
     if code is None:
         add(out, step, {"error": f"not done in {limit_s:.0f} s", "where": _stack(said)})
     elif code < 0:
@@ -77,6 +83,15 @@ def run_in_process(step: str, words: Sequence[str], out: pathlib.Path, limit_s: 
         add(out, step, {"error": f"ended with exit code {code}", "where": said.strip().splitlines()[-4:]})
     add(out, "seconds", {"step": step, "seconds": round(time.monotonic() - began, 1)})
     return code != 0
+
+
+def log_of(out: pathlib.Path) -> pathlib.Path:
+    """The file of what steps have written to standard error, such as whole tracebacks.
+
+    >>> log_of(pathlib.Path("lines.jsonl")).name
+    'lines.log'
+    """
+    return out.with_suffix(".log")
 
 
 def _stack(said: str) -> list[str]:

@@ -288,6 +288,7 @@ def measured(
         except subprocess.TimeoutExpired:
             return line | {"error": f"not done in {limit_s:.0f} s"}
         if done.returncode:
+            print(done.stderr, file=sys.stderr)
             said = " | ".join(done.stderr.strip().splitlines()[-2:])[:200]
             return line | {"error": f"ended by {done.returncode}: {said}"}
         return line | json.loads(done.stdout.splitlines()[-1])

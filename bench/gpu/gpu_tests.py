@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 
@@ -18,24 +18,25 @@ _WARNING = re.compile(r"^  \S+:\d+: (\w+Warning: .*)$", re.MULTILINE)
 _COUNTS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "error_count", "SKIPPED": "skipped"}
 
 
-def measured(place: str, limit_s: float) -> Iterator[Line]:
+def measured(place: str, log: pathlib.Path, limit_s: float) -> Iterator[Line]:
     """Run the GPU tests of the files in a folder, or of one file; a line with counts and names.
+
+    log: a file that has all that pytest writes.
 
     A test file that cannot be imported is an error, and the others run. A warning, which is an error elsewhere, is
     counted: libraries that warn on this machine alone would else hide what the tests find.
     """
     files = [name for name in files_with_gpu_tests() if name.startswith(place)]
-    options = ["-v", "-m", "gpu", "-W", "default", "--color=no", "--tb=line", "-p", "no:cacheprovider"]
-    with tempfile.TemporaryFile("w+") as text:
+    options = ["-v", "-m", "gpu", "-W", "default", "--color=no", "--tb=short", "-p", "no:cacheprovider"]
+    command = [*runs.MODULE, "pytest", *options, "--continue-on-collection-errors", *files]
+    with log.open("w") as text:
         try:
-            command = [*runs.MODULE, "pytest", *options, "--continue-on-collection-errors", *files]
             code: int | str = subprocess.run(
                 command, stdout=text, stderr=subprocess.STDOUT, cwd=runs.ROOT, timeout=limit_s
             ).returncode
         except subprocess.TimeoutExpired:
             code = f"stopped after {limit_s:.0f} s"
-        text.seek(0)
-        yield {"exit_code": code, **outcomes(text.read(), code)}
+    yield {"exit_code": code, **outcomes(log.read_text(errors="replace"), code)}
 
 
 def outcomes(text: str, code: int | str) -> Line:

@@ -75,7 +75,8 @@ def tests(chosen: argparse.Namespace) -> Iterator[Line]:
     """The tests of a GPU."""
     from bench.gpu import gpu_tests
 
-    yield from gpu_tests.measured(chosen.sizes.tests, limit_s=60 * chosen.minutes - SPARE_S)
+    log = chosen.out.with_suffix(".tests.log")
+    yield from gpu_tests.measured(chosen.sizes.tests, log, limit_s=60 * chosen.minutes - SPARE_S)
 
 
 def _of(module: str, name: str) -> Measure:

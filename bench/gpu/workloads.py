@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,7 +53,9 @@ def run_job(options: Sequence[str], out: pathlib.Path) -> runs.Run:
             return runs.run_job(options, out, stderr=text)
         except SystemExit as failed:
             text.seek(0)
-            raise RuntimeError(f"{failed}: {' | '.join(text.read().strip().splitlines()[-4:])}") from None
+            said = text.read().strip()
+            print(said, file=sys.stderr)
+            raise RuntimeError(f"{failed}: {' | '.join(said.splitlines()[-4:])}") from None
 
 
 def gains_of(out: pathlib.Path) -> np.ndarray:

@@ -108,6 +108,7 @@ def test_a_step_that_crashes_or_hangs_is_a_line_and_the_next_one_runs(lines, tmp
     failed, *seconds = read()
     assert failed["kind"] == "agent" and failed["error"] == error
     assert failed["where"] and ("step.py" in failed["where"][0] or "no memory" in failed["where"][0])
+    assert alone.log_of(out).read_text().startswith("agent:\n") and failed["where"][0] in alone.log_of(out).read_text()
     assert [(line["kind"], line["step"]) for line in seconds] == [("seconds", "agent"), ("seconds", "bonds")]
 
 

@@ -93,9 +93,10 @@ def test_boosters(lines):
     assert numbers(speed, "bins_ms", "plain_ms", "set_param_ms", "async_pool_ms")
 
 
-def test_tests(lines):
+def test_tests(lines, file):
     (line,) = lines["tests"]
     assert line["exit_code"] == 0 and line["passed"] > 0 and line["failures"] == []
+    assert f"{line['passed']} passed" in file.with_suffix(".tests.log").read_text()
 
 
 def test_job(lines):
