@@ -27,6 +27,8 @@ from gpupipe.data.panel import Panel
 from gpupipe.store import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[1]
+# What runs a module in a new process; a stand-in for the CUDA libraries puts itself in between.
+MODULE: tuple[str, ...] = (sys.executable, "-m")
 RESULTS = ROOT / "bench" / "results"
 MODEL_FILES = (".ubj", ".npz", ".txt", ".cbm", ".safetensors")
 SHARED: dict[str, dict[str, Any]] = {
@@ -126,7 +128,7 @@ class Run:
 
 
 def job_command(options: Sequence[str], out: pathlib.Path) -> list[str]:
-    return [sys.executable, "-m", "gpupipe.run", *options, "--quiet", "--out", str(out)]
+    return [*MODULE, "gpupipe.run", *options, "--quiet", "--out", str(out)]
 
 
 def watch(command: Sequence[str], out: pathlib.Path = pathlib.Path("OUT"), sample: bool = False, **popen: Any) -> Run:

@@ -117,7 +117,8 @@ def test_a_wrong_call_is_told(call, wrong):
 
 
 def test_the_estimators_of_bonds_are_among_the_uses_of_cuml():
-    found = {use.path: use.arguments for use in USES if use.path.startswith("cuml.")}
+    of_bonds = [use for use in USES if use.where.startswith("gpupipe/workloads/bonds/")]
+    found = {use.path: use.arguments for use in of_bonds if use.path.startswith("cuml.")}
     assert found.keys() == {f"cuml.{module}.{cls}" for module, cls in libraries.CLASSES.values()}
     assert {"n_streams", "max_samples", "min_samples_leaf"} <= set(found["cuml.ensemble.RandomForestRegressor"][1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -12,13 +13,14 @@ from bench import runs
 from gpupipe.data.panel import Panel
 from gpupipe.features.matrix import compute_bins, compute_features
 from gpupipe.targets.triple_barrier import barrier_classes, tp_dd_labels
+from gpupipe.workloads.bonds.valuation import terms
 from tests.support.kernel_calls import Call, each_call, run_backtests, value_bonds
 from tests.support.ptx.comparison import Comparison, outputs_of
 
 BONDS = 4_000
 
 
-def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
+def steps(panel: Panel, n_bonds: int = BONDS) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What the program computes, by name."""
     fraction = panel.high / panel.low - np.float32(1)
     for rule in ("take_profit_first", "first_touch"):
@@ -35,7 +37,13 @@ def steps(panel: Panel) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "bins", partial(compute_bins, panel, "default", cuts)
     yield "features, Alpha158", partial(compute_features, panel, "alpha158")
     yield "backtests", partial(run_backtests, panel)
-    yield f"{BONDS:,} bonds", partial(value_bonds, BONDS)
+    yield f"{n_bonds:,} bonds", partial(value_as_on_a_gpu, n_bonds)
+
+
+def value_as_on_a_gpu(n_bonds: int) -> None:
+    """Value bonds with one of them to an item, as on a GPU: on a CPU an item has many, too many to keep a GPU busy."""
+    with mock.patch.dict(terms.BONDS_AT_ONCE, cpu=1), mock.patch.dict(terms.BONDS_OF_FLOWS, cpu=1):
+        value_bonds(n_bonds)
 
 
 def cuts_of(values: np.ndarray) -> list[np.ndarray]:
@@ -45,13 +53,16 @@ def cuts_of(values: np.ndarray) -> list[np.ndarray]:
     return [np.unique(np.quantile(column, shares).astype(np.float32)) if len(column) else column for column in known]
 
 
-def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line]) -> Iterator[runs.Line]:
+def compared(
+    panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line], n_bonds: int = BONDS
+) -> Iterator[runs.Line]:
     """A line for each kernel of each step: values, those whose bits differ from the CPU loop's, and what `run` adds.
 
-    run(call, arguments): runs a call over copies of its arguments, in place; numbers that it returns are added up.
+    run(call, arguments): runs a call over copies of its arguments, in place; numbers that it returns are added up. A
+        line has the error in which a step ends, and the next step follows.
     only: how the full names of the kernels begin.
     """
-    for step, compute in steps(panel):
+    for step, compute in steps(panel, n_bonds):
         found: dict[str, Comparison] = {}
         numbers: dict[str, runs.Line] = {}
 
@@ -68,10 +79,16 @@ def compared(panel: Panel, only: str, run: Callable[[Call, list[Any]], runs.Line
             for output, a, b in outputs_of(call, got, call.after):
                 comparison.add(output, a, b)
 
-        with each_call(use):
-            compute()
+        failed = None
+        try:
+            with each_call(use):
+                compute()
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
         for name, comparison in found.items():
             yield {
                 "step": step, "kernel": name, "values": comparison.values, "differ": comparison.differ,
                 "ulps": comparison.ulps, "where": comparison.where, **numbers[name],
             }  # fmt: skip
+        if failed is not None:
+            yield {"step": step, "error": failed}

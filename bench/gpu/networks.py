@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import functools
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from bench.gpu import caught
+from bench.gpu.workloads import differing_values
 from bench.runs import Line
 from gpupipe.runtime.device import pick, pool_statistics, torch_on
 
@@ -21,18 +21,10 @@ EPOCHS = 3  # that are timed; the first also captures, and is not counted
 
 
 def pool(chosen: argparse.Namespace) -> Iterator[Line]:
-    """Whether Torch's tensors and CuPy's arrays come from one pool; in a process of its own.
+    """Whether Torch's tensors and CuPy's arrays come from one pool.
 
-    Once Torch allocates from the pool, it captures no graph until its process ends, and epochs are to be captured.
+    Once Torch allocates from the pool, it captures no graph until its process ends: each step has its own process.
     """
-    done = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        raise RuntimeError(" | ".join(done.stderr.strip().splitlines()[-2:])[:200])
-    yield json.loads(done.stdout.splitlines()[-1])
-
-
-def pooled() -> Line:
-    """Bytes of the pool before and after a tensor of Torch's, and an array of CuPy's."""
     import torch
 
     device = pick("cuda")
@@ -42,9 +34,12 @@ def pooled() -> Line:
     with_tensor = pool_statistics().get("current_bytes")
     array = device.xp.empty(1 << 26, np.uint8)
     with_array = pool_statistics().get("current_bytes")
-    return {
-        "before": before, "with_tensor": with_tensor, "with_array": with_array, "bytes": tensor.nbytes + array.nbytes,
-    }  # fmt: skip
+    yield {
+        "before": before,
+        "with_tensor": with_tensor,
+        "with_array": with_array,
+        "bytes": tensor.nbytes + array.nbytes,
+    }
 
 
 def problem_on(chosen: argparse.Namespace, kind: str) -> Any:
@@ -70,8 +65,8 @@ def windows(chosen: argparse.Namespace) -> Iterator[Line]:
         both = [Windows([rows], length, scaler) for rows in (on_cpu, on_gpu)]
         positions = np.random.default_rng(0).permutation(on_cpu.n)[:1024]
         expected = both[0].batch(positions).numpy()
-        batch = both[1].batch(positions)
-        equal = bool((batch.cpu().numpy() == expected).all())
+        positions = pick("cuda").asarray(positions)
+        compared = differing_values(both[1].batch(positions).cpu().numpy(), expected)
         seconds = []
         for _ in range(20):
             torch.cuda.synchronize()
@@ -80,7 +75,7 @@ def windows(chosen: argparse.Namespace) -> Iterator[Line]:
             torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
         gigabytes = 2 * expected.nbytes / 1e9  # read once, written once
-        yield {"preset": preset, "equal": equal, "gb_s": gigabytes / statistics.median(seconds)}
+        yield {"preset": preset, **compared, "gb_s": gigabytes / statistics.median(seconds)}
 
 
 def epoch(chosen: argparse.Namespace) -> Iterator[Line]:
@@ -89,11 +84,17 @@ def epoch(chosen: argparse.Namespace) -> Iterator[Line]:
     for preset in chosen.presets:
         for precision in ("fp32", "bf16"):
             for captured in (True, False):
-                seconds, loss = trained(problem, preset, precision, captured)
-                yield {
-                    "preset": preset, "precision": precision, "captured": captured, "rows": problem.training.n,
-                    "epoch_s": statistics.median(seconds[1:]), "first_epoch_s": seconds[0], "validation_loss": loss,
-                }  # fmt: skip
+                case = {"preset": preset, "precision": precision, "captured": captured}
+                yield caught.line_of(case, functools.partial(epoch_line, problem, **case))
+
+
+def epoch_line(problem: Any, preset: str, precision: str, captured: bool) -> Line:
+    """Seconds of an epoch, the first left out, and the best validation loss."""
+    seconds, loss = trained(problem, preset, precision, captured)
+    return {
+        "rows": problem.training.n, "epoch_s": statistics.median(seconds[1:]), "first_epoch_s": seconds[0],
+        "validation_loss": loss,
+    }  # fmt: skip
 
 
 def loss(chosen: argparse.Namespace) -> Iterator[Line]:
@@ -121,7 +122,3 @@ def trained(problem: Any, preset: str, precision: str, captured: bool) -> tuple[
         steps.can_capture = can_capture
     ends = [point.seconds for point in curve.epochs]
     return np.diff([0.0, *ends]).tolist(), curve.best.validation_loss
-
-
-if __name__ == "__main__":
-    print(json.dumps(pooled()))

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import runs
 from bench.gpu.market_calls import compared
+from bench.gpu.page import is_wrong
 from gpupipe.kernels.gpu_launch import THREADS_PER_BLOCK
 from tests.support.kernel_calls import Call
 from tests.support.kernel_resources import ptx_of
@@ -44,7 +45,7 @@ def main() -> int:
 
     about = {"arch": chosen.arch, "rows": panel.n_rows, "symbols": panel.n_symbols}
     runs.report("gpu.ptx", remembered(), chosen.out, **about)
-    return int(any(line["differ"] for line in lines))
+    return int(any(map(is_wrong, lines)))
 
 
 def by_ptx(arch: tuple[int, int], call: Call, arguments: list[Any]) -> runs.Line:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
+from tests.support.gpu_tests import ROOT, files_with_gpu_tests
 from tests.support.ptx import why_not
 
-ROOT = pathlib.Path(__file__).parents[2]
 # A GPU needs CPython 3.12, as 3.11 gets XGBoost 3.2; Torch is installed on 3.11 alone, for the tests of networks.
 OF_NETWORKS = sys.version_info < (3, 12)
 pytestmark = [
@@ -20,14 +19,6 @@ pytestmark = [
     pytest.mark.skipif(OF_NETWORKS and importlib.util.find_spec("torch") is None, reason="networks need Torch"),
 ]
 AT_LEAST = 12 if OF_NETWORKS else 100  # tests that pass; those of cuDF are skipped, and without Torch those of networks
-
-
-def files_with_gpu_tests() -> list[str]:
-    """Files that mark tests, or use the fixture `device`: collecting all others takes longer than these tests."""
-    wanted = re.compile(r"mark\.gpu|def \w+\((?:[^)]*, )?device\b")
-    files = {file: file.read_text() for file in sorted((ROOT / "tests").rglob("test_*.py"))}
-    found = [file for file, text in files.items() if wanted.search(text)]
-    return [str(file.relative_to(ROOT)) for file in found if not OF_NETWORKS or 'importorskip("torch"' in files[file]]
 
 
 def test_the_gpu_tests_pass_on_the_stand_in():
@@ -40,7 +31,7 @@ def test_the_gpu_tests_pass_on_the_stand_in():
         "-rfE",
         "-m",
         "gpu",
-        *files_with_gpu_tests(),
+        *files_with_gpu_tests(OF_NETWORKS),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

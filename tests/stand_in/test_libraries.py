@@ -110,6 +110,17 @@ model = Ridge(alpha=1.0).fit(X.get(), X[:, 0].get())
 assert model.coef_.shape == (3,)
 assert not hasattr(RandomForestRegressor(n_estimators=2, n_streams=1), "estimators_")
 """,
+    "cuML's classifiers take labels and give probabilities where the rows are": """
+from cuml.ensemble import RandomForestClassifier
+from cuml.linear_model import LogisticRegression
+assert "l1" in refused(lambda: LogisticRegression(l1=2))
+y = cupy.asarray(np.arange(50) % 3)
+for model in (RandomForestClassifier(n_estimators=2, n_bins=16, random_state=1), LogisticRegression()):
+    probability = model.fit(X, y).predict_proba(X)
+    assert isinstance(probability, cupy.ndarray) and probability.shape == (50, 3)
+    np.testing.assert_allclose(probability.get().sum(axis=1), 1, rtol=1e-6)
+    assert isinstance(model.predict_proba(X.get()), np.ndarray)
+""",
 }
 
 

@@ -10,9 +10,9 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
-import pytest
 
 from gpupipe import begin_features, bonds
 from gpupipe.backtest import OutOfSample, PositionPath, PositionRules, Rules, backtest, backtest_positions
@@ -76,9 +76,7 @@ def each_call(use: Callable[[Call], None]) -> Iterator[None]:
         for n, *arguments in calls:
             kernel(n, *arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Kernel, "__call__", record)
-        patch.setattr(Kernel, "together", one_by_one)
+    with mock.patch.object(Kernel, "__call__", record), mock.patch.object(Kernel, "together", one_by_one):
         yield
 
 
@@ -286,8 +284,7 @@ def calls_in_parts() -> tuple[Call, ...]:
     panel, few_rows = (random_panel(rows, seed=4) for rows in ((1500, 1, 700, 40), (300, 1, 130, 40, 97)))
     for wide in (panel, few_rows):
         wide.close[200] = wide.high[350] = wide.low[500] = np.nan
-    with pytest.MonkeyPatch.context() as patch, each_call(calls.append):
-        patch.setattr(compute, "BLOCK", 96)
+    with mock.patch.object(compute, "BLOCK", 96), each_call(calls.append):
         fraction = panel.high / panel.low - np.float32(1)
         for rule in ("take_profit_first", "first_touch"):
             tp_dd_labels(panel, (1, 5, 40), rule=rule, multiples=(1,), volatility=fraction)

@@ -60,8 +60,8 @@ class Use:
 
 
 def uses() -> list[Use]:
-    """Every use of LIBRARIES in gpupipe/ and kernels/; `xp` and what ends in `.xp` count as cupy."""
-    files = sorted([*(ROOT / "gpupipe").glob("**/*.py"), *(ROOT / "kernels").glob("**/*.py")])
+    """Every use of LIBRARIES in gpupipe/, kernels/ and bench/gpu/; `xp` and what ends in `.xp` count as cupy."""
+    files = sorted(file for folder in ("gpupipe", "kernels", "bench/gpu") for file in (ROOT / folder).glob("**/*.py"))
     texts = {str(file.relative_to(ROOT)): file.read_text() for file in files}
     of_bonds = {name: text for name, text in texts.items() if name.startswith("gpupipe/workloads/bonds/")}
     found = [use for name, text in texts.items() for use in uses_in(text, name)]

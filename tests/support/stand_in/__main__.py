@@ -1,4 +1,4 @@
-"""`python -m tests.support.stand_in [options] COMMAND ...`: a command of gpupipe, or pytest, on the stand-in.
+"""`python -m tests.support.stand_in [options] COMMAND ...`: a command of gpupipe, pytest, or a module, on the stand-in.
 
 --counts FILE: write what was counted as JSON.  --report: print it on standard error.
 --exact: results of CuPy are numpy's to the last bit.  --check: races and bounds of kernels are looked for; slow.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import runpy
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     from tests.support.stand_in.counting import COUNTS, report
 
     try:
-        return perform(chosen.command, chosen.arguments)
+        return perform(chosen.command, chosen.arguments, ["--exact"] * chosen.exact + ["--check"] * chosen.check)
     finally:
         if chosen.counts is not None:
             COUNTS.write(chosen.counts)
@@ -37,15 +38,37 @@ def main(words: Sequence[str]) -> int:
             print(*report(COUNTS), sep="\n", file=sys.stderr)
 
 
-def perform(command: str, arguments: Sequence[str]) -> int:
-    """Do a command of gpupipe, pytest, or a module of Python; its exit code."""
-    if command == "pytest":
-        import pytest
+def perform(command: str, arguments: Sequence[str], options: Sequence[str] = ()) -> int:
+    """Do a command of gpupipe, pytest, or a module whose name has a dot, such as bench.gpu; its exit code.
 
-        return int(pytest.main(["-p", "no:cacheprovider", *arguments]))
+    options: of the stand-in, also for the processes that bench starts.
+    """
+    if command == "pytest" or "." in command:
+        from bench import runs
+
+        runs.MODULE = (sys.executable, "-m", "tests.support.stand_in", *options)
+        return _pytest(arguments) if command == "pytest" else _module(command, arguments)
     from gpupipe.cli.main import main as gpupipe
 
     return gpupipe([command, *arguments])
+
+
+def _pytest(arguments: Sequence[str]) -> int:
+    import pytest
+
+    return int(pytest.main(["-p", "no:cacheprovider", *arguments]))
+
+
+def _module(name: str, arguments: Sequence[str]) -> int:
+    """Run a module as `python -m` does."""
+    sys.argv = [name, *arguments]
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

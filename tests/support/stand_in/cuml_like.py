@@ -8,12 +8,15 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
+
 from tests.support.stand_in import counting, recorded
 from tests.support.stand_in.counting import COUNTS
 from tests.support.stand_in.device_array import ndarray
 
 CLASSES = {
-    "ensemble": "RandomForestRegressor", "cluster": "KMeans", "decomposition": "PCA", "linear_model": "Ridge",
+    "ensemble": ("RandomForestRegressor", "RandomForestClassifier"), "cluster": ("KMeans",), "decomposition": ("PCA",),
+    "linear_model": ("Ridge", "LogisticRegression"),
 }  # fmt: skip
 # Arguments of cuML that scikit-learn has not.
 _OF_CUML = ("n_streams", "output_type", "verbose", "n_bins", "max_batch_size")
@@ -43,6 +46,11 @@ class Estimator:
         """Fit it to rows, and the clusters of these."""
         return self._fitted.fit_predict(_host(X))
 
+    def predict_proba(self, X: Any) -> Any:
+        """The probability of each class, on the device where the rows are there."""
+        probability = self._fitted.predict_proba(_host(X)).astype(np.float32)
+        return ndarray(probability) if isinstance(X, ndarray) else probability
+
     def as_sklearn(self) -> Any:
         """scikit-learn's estimator of the same model."""
         return self._fitted
@@ -61,10 +69,11 @@ def install() -> None:
     """Make `import cuml` give the stand-in."""
     top = _module("cuml")
     top.__version__ = recorded.version("cuml-cu13")  # type: ignore[attr-defined]
-    for folder, cls in CLASSES.items():
-        path = f"cuml.{folder}.{cls}"
+    for folder, classes in CLASSES.items():
         inner = _module(f"cuml.{folder}")
-        setattr(inner, cls, type(cls, (Estimator,), {"path": path, "__module__": inner.__name__}))
+        for cls in classes:
+            path = f"cuml.{folder}.{cls}"
+            setattr(inner, cls, type(cls, (Estimator,), {"path": path, "__module__": inner.__name__}))
         setattr(top, folder, inner)
 
 
