@@ -324,7 +324,7 @@ def test_the_shared_pool_is_set_up_only_when_wanted(use_rmm, monkeypatch):
         cuda=types.SimpleNamespace(runtime=properties, Device=lambda: types.SimpleNamespace(id=0))
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(device, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(device, "why_no_cuda", lambda use_rmm: None)
     monkeypatch.setattr(device, "set_up_memory_pool", lambda limit_bytes=None: set_up.append(True))
     monkeypatch.setattr(device, "_devices", {})
     assert device.pick("auto", use_rmm).kind == "cuda"

@@ -72,7 +72,7 @@ def features_of(panel: Panel, settings: Config, cache: pathlib.Path | None) -> F
     if cache is not None and panel.device.kind == "cpu":
         out = memory.matrix((panel.n_rows, len(names)), cache)
     features = compute_features(panel, names, out)
-    others = [name for name in BASELINE_COLUMNS.values() if name not in names]
+    others = tuple(name for name in BASELINE_COLUMNS.values() if name not in names)
     return replace(features, beside=compute_features(panel, others)) if others else features
 
 
