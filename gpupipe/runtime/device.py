@@ -7,7 +7,6 @@ import contextvars
 import functools
 import importlib
 import importlib.util
-import itertools
 import logging
 import resource
 import sys
@@ -21,11 +20,11 @@ import numpy as np
 
 from gpupipe.kernels import gpu_code, gpu_launch
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.packing import packed, unpacked
 
 # Share of the free device memory that RMM may take. XGBoost's PyPI wheels are built without RMM and
 # allocate beside the pool, so the pool must leave room for them.
 POOL_SHARE = 0.65
-ALIGNMENT = 16  # bytes, of arrays that are copied together
 
 _stage: contextvars.ContextVar[str] = contextvars.ContextVar("stage", default="other")
 
@@ -130,7 +129,7 @@ class Device:
         """
         if self.kind == "cpu":
             return tuple(arrays)
-        return _unpacked(self.asarray(_packed(arrays, np)), arrays)
+        return unpacked(self.asarray(packed(arrays, np)), arrays)
 
     def to_host(self, array: Any) -> np.ndarray:
         """`array` as numpy; a copy over the bus is counted."""
@@ -146,7 +145,7 @@ class Device:
         """Several arrays of this device as numpy, in one copy over the bus; they are held twice on it meanwhile."""
         if self.kind == "cpu":
             return tuple(map(np.asarray, arrays))
-        return _unpacked(self.to_host(_packed(arrays, self.xp)), arrays)
+        return unpacked(self.to_host(packed(arrays, self.xp)), arrays)
 
     def sync(self) -> None:
         """Wait until all work given to the device is done."""
@@ -161,28 +160,6 @@ class Device:
         if self.kind == "cuda":
             return pool_statistics().get("peak_bytes")
         return host_peak_bytes()
-
-
-def _aligned_ends(arrays: Sequence[Any]) -> list[int]:
-    """Where each array begins in the bytes of all, and where the last one ends."""
-    return list(itertools.accumulate((-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays), initial=0))
-
-
-def _packed(arrays: Sequence[Any], xp: Any) -> Any:
-    """uint8 (n_bytes,): the bytes of arrays in C order, one after another."""
-    ends = _aligned_ends(arrays)
-    block = xp.zeros(ends[-1], np.uint8)
-    for array, first in zip(arrays, ends, strict=False):
-        block[first : first + array.nbytes] = xp.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return block
-
-
-def _unpacked(block: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
-    """Views of a block of `_packed` with the dtypes and shapes of the arrays."""
-    return tuple(
-        block[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-        for array, first in zip(arrays, _aligned_ends(arrays), strict=False)
-    )
 
 
 def host_bytes() -> int:

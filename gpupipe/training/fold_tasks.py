@@ -109,9 +109,10 @@ class FoldTasks:
                 choices = [self.final._tasks[estimator.name, group]] if self.final else []
                 n_rows = n_pool if group is None else self._n_fit[group]
                 work = functools.partial(self._work, estimator, group)
-                # A plan that fits one at a time counts on it: its GPU fits take turns with the others.
-                placed = self.context.placement.stages and not self.context.plan.sparing
-                beside = bool(placed) and self._device(estimator, group).kind == CUDA
+                # GPU fits take turns with the others where a plan fits one at a time, and where workers have GPUs.
+                turns = self.context.plan.sparing or self.context.workers is not None
+                placed = bool(self.context.placement.stages) and not turns
+                beside = placed and self._device(estimator, group).kind == CUDA
                 task = Task(cost_kind(estimator, group), n_rows, work, (*needs, *choices), slot, on_device=beside)
                 self._tasks[estimator.name, group] = task
                 tasks.append(task)

@@ -13,6 +13,7 @@ import numpy as np
 from gpupipe.artifacts.summary import Skipped
 from gpupipe.config import Config
 from gpupipe.cross_validation.split import Split
+from gpupipe.dataset.dataset import copied
 from gpupipe.dataset.row_view import RowView, digest_of_arrays
 from gpupipe.estimators import registry
 from gpupipe.estimators.contract import EstimatorSettings, Model
@@ -22,6 +23,7 @@ from gpupipe.evaluation.expected_return import ExpectedReturn
 from gpupipe.runtime import libraries, memory, run_log
 from gpupipe.runtime.device import Device
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.placement import CPU
 from gpupipe.runtime.task_graph import FoldSlot, Task, run_graph
 from gpupipe.store.cache import Request
 from gpupipe.targets.target import Target
@@ -260,7 +262,7 @@ class _Pool:
             context.results.count_waiting("stack", name)
             return
         predicted = self._predicted()
-        y = {group: RowView(context.datasets[group].on(device), rows, self.kept).y for group, rows in predicted.items()}
+        y = {group: targets_on(device, context, group, rows, self.kept) for group, rows in predicted.items()}
         estimator = cast(StackingEstimator, registry.estimator(stacking))
         settings = EstimatorSettings(context.settings, estimator)
         parts = {
@@ -305,6 +307,12 @@ def out_of_fold_of(folds: Sequence[FoldTasks], name: str, group: str, target: Ta
     nothing = np.empty((0, len(target.names), target.n_outputs), np.float32)
     stages = [fold.by_group[name][group] for fold in folds if group in fold.fold.groups]
     return np.concatenate([nothing, *(cast(FittedStage, stage).predictions["oof"] for stage in stages)])
+
+
+def targets_on(device: Device, context: TrainingContext, group: str, rows: np.ndarray, targets: tuple[int, ...]) -> Any:
+    """The targets with these positions of some rows of a group, on a device; X may be on workers, and is not read."""
+    dataset = (context.on_host if device.kind == CPU else context).datasets[group]
+    return copied(RowView(dataset, rows, targets).y, dataset.device, device)
 
 
 @dataclass(frozen=True)

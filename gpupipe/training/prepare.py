@@ -20,7 +20,7 @@ from gpupipe.training.context import ShardedRows
 from gpupipe.training.recipe import Recipe
 
 # Datasets by group, the hash of the features' names and formulas, and seconds by stage.
-_Made = tuple[dict[str, Dataset], str, dict[str, float]]
+_Datasets = tuple[dict[str, Dataset], str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def prepare(
     seconds = {"features": 0.0, "labels": 0.0, "split": 0.0}
     datasets: dict[str, Dataset] = {}
     features_hash = ""
-    parts = _of_workers(sharded_rows, panel) if sharded_rows else _made_here(workload, panel, settings, cache)
+    parts = _of_workers(sharded_rows, panel) if sharded_rows else _computed(workload, panel, settings, cache)
     for part, part_hash, spent in parts:
         datasets, features_hash = {**datasets, **part}, part_hash
         for stage, elapsed_s in spent.items():
@@ -76,14 +76,14 @@ def prepare(
     return Prepared(datasets, splits, folds, features_hash, seconds)
 
 
-def _of_workers(sharded_rows: ShardedRows, panel: Panel) -> Iterator[_Made]:
+def _of_workers(sharded_rows: ShardedRows, panel: Panel) -> Iterator[_Datasets]:
     """The datasets of one group after another, which workers have computed."""
     for group in panel.groups:
         dataset, features_hash, seconds = sharded_rows.dataset(group)
         yield {group: dataset}, features_hash, seconds
 
 
-def _made_here(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None) -> Iterator[_Made]:
+def _computed(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None) -> Iterator[_Datasets]:
     """The datasets of parts of the panel.
 
     On a GPU all groups are one part: a launch takes as long for one as for all. On a CPU each is a part of its own:
@@ -102,7 +102,7 @@ def make_dataset(
     return datasets[group], features_hash, seconds
 
 
-def make_datasets(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None = None) -> _Made:
+def make_datasets(workload: Recipe, panel: Panel, settings: Config, cache: pathlib.Path | None = None) -> _Datasets:
     """The datasets of all groups of a panel, the hash of the features' names and formulas, and seconds by stage.
 
     Each kernel is launched once; the arrays of a group are slices, as groups follow each other (`Panel.by_group`).

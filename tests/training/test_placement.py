@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from gpupipe.dataset.row_view import RowView
 from gpupipe.dataset.window_marks import WindowMarks
 from gpupipe.estimators import registry
 from gpupipe.runtime import memory
-from gpupipe.runtime.device import ALIGNMENT, Device, pick
+from gpupipe.runtime.device import Device, pick
 from gpupipe.runtime.errors import UserError
+from gpupipe.runtime.packing import ALIGNMENT
 from gpupipe.runtime.placement import CPU, CUDA, Placement, Rate, Rates, Size
 from gpupipe.runtime.task_graph import FoldSlot
 from gpupipe.store.content_store import Store
-from gpupipe.training import fold_data, placement, placement_summary, rate_measurement, rates
+from gpupipe.training import fold_data, groups, placement, placement_summary, rate_measurement, rates
 from gpupipe.training.cache_keys import base_parts
 from gpupipe.training.context import TrainingContext
+from gpupipe.training.distributed.spread import _Features
 from gpupipe.training.fold_data import FoldId
 from gpupipe.training.fold_tasks import FoldTasks
 from gpupipe.workloads import equity
@@ -250,9 +253,24 @@ def test_tasks_of_stages_on_the_gpu_occupy_it_and_have_keys_of_their_own(prepare
     assert forest == [CUDA, CPU]
     on_host = context.on_host
     assert on_host.device.kind == CPU and on_host.device_of("random_forest.pool") is GPU
-    with_workers = dataclasses.replace(context, placement=Placement(CUDA))
+    with_workers = dataclasses.replace(context, workers=object())
+    with_workers.placement = placement._of_workers(settings, CUDA)
     fold = FoldTasks(with_workers, FoldId(times, SECTORS, None, (0, 1)), context.base_models)
     assert not any(task.on_device for task in fold.tasks(FoldSlot(0), []))
+
+
+def test_the_meta_learner_reads_no_features_that_workers_hold():
+    def refused(rows):
+        raise AssertionError("rows of X are fetched")
+
+    dataset = dataset_of(np.arange(40, dtype=np.float32).reshape(20, 2))
+    y, rows = np.arange(20, dtype=np.int8)[:, None] % 3, np.array([5, 3, 11])
+    spread = dataclasses.replace(dataset, X=_Features((20, 2), refused), y=y)
+    spread.__dict__["device"] = SaysCuda()
+    context = SimpleNamespace(datasets={"energy": spread})
+    context.on_host = context  # as with workers
+    for device in (pick("cpu"), SaysCuda()):
+        assert groups.targets_on(device, context, "energy", rows, (0,)).ravel().tolist() == [2, 0, 2]
 
 
 def test_the_summary_says_where_stages_ran_and_how_long_they_took(prepared, tmp_path, cache):
