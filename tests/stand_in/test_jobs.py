@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import Counter
 
 import pytest
 
@@ -56,7 +55,4 @@ def test_launches_waits_and_bytes_are_those_of_the_table(job):
 def test_the_ledger_of_the_bus_is_right(job, kind, direction):
     """What `Device` counts, stage by stage, is what the stand-in saw cross the bus."""
     counted = jobs.counted_by(job[1]["cuda"])
-    by_stage = Counter()
-    for kinds in counted["commands"].values():
-        by_stage.update(kinds[kind])
-    assert counted["ledger"][direction] == dict(by_stage)
+    assert counted["ledger"][direction] == counts.of_all_commands(counted, kind)

@@ -7,7 +7,6 @@ network has no part in has equal bytes, and so have the agent's positions, trade
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import pytest
 
@@ -70,7 +69,4 @@ def test_steps_are_replayed_where_torch_has_its_own_memory(job):
 def test_the_ledger_of_the_bus_is_right(job, kind, direction):
     """What `Device` counts, stage by stage, is what the stand-in saw cross the bus; Torch's copies are beside it."""
     counted = jobs.counted_by(job[1]["cuda"])
-    by_stage = Counter()
-    for kinds in counted["commands"].values():
-        by_stage.update(kinds[kind])
-    assert counted["ledger"][direction] == dict(by_stage)
+    assert counted["ledger"][direction] == counts.of_all_commands(counted, kind)

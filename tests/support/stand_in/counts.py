@@ -11,6 +11,7 @@ import json
 import pathlib
 import sys
 import tempfile
+from collections import Counter
 from typing import Any
 
 from tests.support.stand_in import jobs
@@ -39,6 +40,14 @@ def committed() -> dict[str, Numbers]:
     """The table: the numbers of each job, `grouped`."""
     table: dict[str, Numbers] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     return table
+
+
+def of_all_commands(counted: dict[str, Any], kind: str) -> dict[str, int]:
+    """The numbers of a kind by stage, summed over the commands of a job."""
+    summed: Counter[str] = Counter()
+    for kinds in counted["commands"].values():
+        summed.update(kinds[kind])
+    return dict(summed)
 
 
 def changes(expected: Numbers, counted: Numbers) -> tuple[list[str], list[str]]:
